@@ -1,0 +1,208 @@
+//! A loaded model and its sessions: the same two types for every target.
+//!
+//! A [`Model`] owns the weights and is shared; a [`Session`] owns the activations and runs one request at a time.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::shapes::Shapes;
+use crate::table::{PlanTables, Target};
+use crate::view::{InputRef, OutputRef};
+use crate::weights::Weights;
+
+/// A compiled model with its weights, ready to make sessions. Cloning shares it.
+#[derive(Clone)]
+pub struct Model<'a> {
+    tables: &'a PlanTables<'a>,
+    engine: Engine<'a>,
+}
+
+#[derive(Clone)]
+enum Engine<'a> {
+    #[cfg(feature = "cpu")]
+    Cpu(Arc<crate::cpu::Engine<'a>>),
+    Cuda(Arc<crate::cuda::Engine<'a>>),
+}
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The GPU's ordinal; the `cpu` target has no use for it.
+    pub device: u32,
+    /// Whether a session replays a CUDA graph or launches kernel by kernel.
+    pub launch: LaunchMode,
+}
+
+/// How a session on a GPU launches its kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LaunchMode {
+    /// One CUDA graph per profile.
+    #[default]
+    Graph,
+    /// One launch a kernel on the session's stream.
+    Stream,
+}
+
+impl<'a> Model<'a> {
+    /// Loads `weights` for the plan in `tables` and runs its init steps.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for weights of another length, [`Error::TargetNotBuilt`], and the driver's errors.
+    pub fn load(tables: &'a PlanTables<'a>, weights: Weights<'a>, options: Options) -> Result<Model<'a>, Error> {
+        let given_bytes = weights.bytes().len() as u64;
+        if given_bytes != tables.weight_bytes {
+            return Err(Error::Weights { expected_bytes: tables.weight_bytes, given_bytes });
+        }
+        let engine = match tables.target {
+            #[cfg(feature = "cpu")]
+            Target::Cpu => Engine::Cpu(Arc::new(crate::cpu::Engine::load(tables, weights)?)),
+            #[cfg(not(feature = "cpu"))]
+            Target::Cpu => return Err(Error::TargetNotBuilt { target: "cpu", feature: "cpu" }),
+            Target::Cuda => Engine::Cuda(Arc::new(crate::cuda::Engine::load(tables, weights, options)?)),
+        };
+        Ok(Model { tables, engine })
+    }
+
+    /// The plan.
+    pub fn tables(&self) -> &'a PlanTables<'a> {
+        self.tables
+    }
+
+    /// A session: memory for one request at a time.
+    ///
+    /// # Errors
+    /// The driver's, where memory runs out.
+    pub fn session(&self) -> Result<Session<'a>, Error> {
+        let exec = match &self.engine {
+            #[cfg(feature = "cpu")]
+            Engine::Cpu(engine) => Exec::Cpu(crate::cpu::Exec::new(engine.clone())),
+            Engine::Cuda(engine) => Exec::Cuda(crate::cuda::Exec::new(engine.clone())?),
+        };
+        Ok(Session { tables: self.tables, shapes: Shapes::new(self.tables), exec })
+    }
+}
+
+/// Activations of a model, and what runs it. `Send`, not shared.
+pub struct Session<'a> {
+    tables: &'a PlanTables<'a>,
+    shapes: Shapes<'a>,
+    exec: Exec<'a>,
+}
+
+enum Exec<'a> {
+    #[cfg(feature = "cpu")]
+    Cpu(crate::cpu::Exec<'a>),
+    Cuda(crate::cuda::Exec<'a>),
+}
+
+impl<'a> Session<'a> {
+    /// Runs the model on `inputs`, in the order of [`PlanTables::inputs`], and waits for the outputs.
+    ///
+    /// # Errors
+    /// Wrong inputs leave the session as it was; an error of the device poisons it.
+    pub fn run(&mut self, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        self.check(inputs)?;
+        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        match &mut self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(exec) => exec.run(&self.shapes, inputs),
+            Exec::Cuda(exec) => exec.run(&self.shapes, change, inputs),
+        }
+    }
+
+    fn check(&self, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        let expected = self.tables.inputs.len();
+        if inputs.len() != expected {
+            return Err(Error::InputCount { expected, given: inputs.len() });
+        }
+        for (port, input) in self.tables.inputs.iter().zip(inputs) {
+            let dtype = self.tables.tensors[port.tensor as usize].dtype;
+            if input.dtype != dtype {
+                return Err(Error::InputType {
+                    input: port.name.to_owned(),
+                    expected: dtype,
+                    given: input.dtype,
+                });
+            }
+            let bytes = dtype.bytes(input.extents.count());
+            if input.bytes.len() != bytes {
+                let (expected, given) = (bytes, input.bytes.len());
+                return Err(Error::Length { tensor: port.name.to_owned(), expected, given });
+            }
+        }
+        Ok(())
+    }
+
+    /// Output `index` of the last run.
+    pub fn output(&self, index: usize) -> OutputRef<'_> {
+        let port = &self.tables.outputs[index];
+        self.read(port.name, port.tensor)
+    }
+
+    fn read(&self, name: &'a str, tensor: u32) -> OutputRef<'_> {
+        let extents = self.shapes.extents(tensor);
+        let bytes = match &self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(exec) => exec.output(&self.shapes, tensor),
+            Exec::Cuda(exec) => exec.output(&self.shapes, tensor),
+        };
+        OutputRef { name, dtype: self.tables.tensors[tensor as usize].dtype, extents, bytes }
+    }
+
+    /// Runs the model like [`Session::run`] and shows `observe` every result of every step right after it was
+    /// written, with the step's label. For debugging: slow on a GPU.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_observed(
+        &mut self,
+        inputs: &[InputRef<'_>],
+        observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
+    ) -> Result<(), Error> {
+        self.check(inputs)?;
+        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        match &mut self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(exec) => exec.run_observed(&self.shapes, inputs, observe),
+            Exec::Cuda(exec) => exec.run_observed(&self.shapes, change, inputs, observe),
+        }
+    }
+
+    /// Where the time of the last run went; `None` where the target does not measure it.
+    pub fn timing(&self) -> Option<Timing> {
+        match &self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(_) => None,
+            Exec::Cuda(exec) => exec.timing(),
+        }
+    }
+
+    /// Turns the measuring of [`Session::timing`] on or off.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn set_timing(&mut self, timing: TimingMode) -> Result<(), Error> {
+        match &mut self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(_) => Ok(()),
+            Exec::Cuda(exec) => exec.set_timing(timing),
+        }
+    }
+}
+
+/// Whether a session measures its runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimingMode {
+    #[default]
+    Off,
+    On,
+}
+
+/// Times of one run, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Host time spent enqueueing the work.
+    pub enqueue_ms: f64,
+    /// Device time from the first to the last kernel, without transfers.
+    pub compute_ms: f64,
+}

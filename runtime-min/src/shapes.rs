@@ -1,0 +1,262 @@
+//! Shapes at run time: from the extents of the caller's inputs to the extents of every tensor.
+//!
+//! One [`Shapes`] belongs to a session. It is made once, and [`Shapes::resolve`] allocates nothing.
+
+use crate::error::Error;
+use crate::op::MAX_RANK;
+use crate::table::{ConstraintKind, Dim, FormulaOp, PlanTables, Profile};
+
+/// The values of a plan's symbols and slots for the shapes at hand.
+#[derive(Debug)]
+pub struct Shapes<'a> {
+    tables: &'a PlanTables<'a>,
+    profile: usize,
+    symbols: Vec<i64>,
+    slots: Vec<i64>,
+    stack: Vec<i64>,
+    resolved: bool,
+}
+
+/// The extents of one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extents {
+    rank: usize,
+    dims: [usize; MAX_RANK],
+}
+
+impl Extents {
+    /// The extents in `dims`, at most [`MAX_RANK`] of them.
+    pub fn new(dims: &[usize]) -> Extents {
+        let mut out = Extents { rank: dims.len(), dims: [1; MAX_RANK] };
+        out.dims[..dims.len()].copy_from_slice(dims);
+        out
+    }
+
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.iter().product()
+    }
+}
+
+impl core::ops::Deref for Extents {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.dims[..self.rank]
+    }
+}
+
+/// What [`Shapes::resolve`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The shapes are those of the last run.
+    None,
+    /// Other shapes, the same profile.
+    Shape,
+    /// Another profile: buffers lie elsewhere.
+    Profile,
+}
+
+impl<'a> Shapes<'a> {
+    /// Shapes of `tables`; nothing but constants can be read before the first [`Shapes::resolve`].
+    pub fn new(tables: &'a PlanTables<'a>) -> Shapes<'a> {
+        let depth = tables.slots.iter().map(|f| f.code.len()).max().unwrap_or(0);
+        Shapes {
+            tables,
+            profile: 0,
+            symbols: vec![0; tables.symbols.len()],
+            slots: vec![0; tables.slots.len()],
+            stack: Vec::with_capacity(depth),
+            resolved: false,
+        }
+    }
+
+    /// Reads the symbols off the inputs' extents, picks the first profile that holds them, evaluates the slots, and
+    /// checks every input against its shape and the constraints. On an error the shapes are unchanged in effect: the
+    /// next run resolves anew.
+    pub fn resolve<'d>(&mut self, input_dims: impl Fn(usize) -> &'d [usize]) -> Result<Change, Error> {
+        let mut same = self.resolved;
+        self.resolved = false;
+        for (k, symbol) in self.tables.symbols.iter().enumerate() {
+            let dims = input_dims(symbol.input as usize);
+            let Some(&extent) = dims.get(symbol.axis as usize) else {
+                return Err(self.shape_error(symbol.input as usize, dims));
+            };
+            let value = i64::try_from(extent).unwrap_or(i64::MAX);
+            same &= self.symbols[k] == value;
+            self.symbols[k] = value;
+        }
+        let before = self.profile;
+        if !same {
+            self.profile = self.pick_profile()?;
+            self.evaluate_slots();
+        }
+        for (k, port) in self.tables.inputs.iter().enumerate() {
+            let dims = input_dims(k);
+            let expected = self.tables.tensors[port.tensor as usize].dims;
+            let fits = dims.len() == expected.len()
+                && dims.iter().zip(expected).all(|(&given, &dim)| self.dim(dim) == given as i64);
+            if !fits {
+                return Err(self.shape_error(k, dims));
+            }
+        }
+        if !same {
+            self.check_constraints()?;
+        }
+        self.resolved = true;
+        Ok(match (same, before == self.profile) {
+            (true, _) => Change::None,
+            (false, true) => Change::Shape,
+            (false, false) => Change::Profile,
+        })
+    }
+
+    fn pick_profile(&self) -> Result<usize, Error> {
+        let holds = |profile: &Profile<'_>, k: usize| {
+            (profile.ranges[k].min..=profile.ranges[k].max).contains(&self.symbols[k])
+        };
+        let all = 0..self.symbols.len();
+        if let Some(found) = self.tables.profiles.iter().position(|p| all.clone().all(|k| holds(p, k))) {
+            return Ok(found);
+        }
+        // Name the first symbol that no profile holds; if each alone fits somewhere, the first.
+        let culprit = all.clone().find(|&k| !self.tables.profiles.iter().any(|p| holds(p, k))).unwrap_or(0);
+        Err(Error::OutsideProfiles {
+            symbol: self.tables.symbols[culprit].name.to_owned(),
+            given: self.symbols[culprit],
+            ranges: self.tables.profiles.iter().map(|p| p.ranges[culprit]).collect(),
+        })
+    }
+
+    fn evaluate_slots(&mut self) {
+        for (k, formula) in self.tables.slots.iter().enumerate() {
+            self.slots[k] = evaluate(formula.code, &self.symbols, &self.slots, &mut self.stack);
+        }
+    }
+
+    fn check_constraints(&self) -> Result<(), Error> {
+        for constraint in self.tables.constraints {
+            let (left, right) = (self.dim(constraint.left), self.dim(constraint.right));
+            let holds = match constraint.kind {
+                ConstraintKind::Equal => left == right,
+                ConstraintKind::Broadcast => left == right || left == 1 || right == 1,
+            };
+            if !holds {
+                return Err(Error::Constraint { why: constraint.why.to_owned(), left, right });
+            }
+        }
+        Ok(())
+    }
+
+    fn shape_error(&self, input: usize, given: &[usize]) -> Error {
+        let port = &self.tables.inputs[input];
+        let mut expected = String::from("[");
+        for (k, &dim) in self.tables.tensors[port.tensor as usize].dims.iter().enumerate() {
+            if k > 0 {
+                expected.push_str(", ");
+            }
+            match dim {
+                Dim::Const(value) => expected.push_str(&value.to_string()),
+                Dim::Slot(slot) => expected.push_str(self.tables.slots[slot as usize].text),
+            }
+        }
+        expected.push(']');
+        Error::InputShape { input: port.name.to_owned(), expected, given: given.to_vec() }
+    }
+
+    /// The profile in use.
+    pub fn profile(&self) -> &'a Profile<'a> {
+        &self.tables.profiles[self.profile]
+    }
+
+    /// The number of the profile in use.
+    pub fn profile_index(&self) -> usize {
+        self.profile
+    }
+
+    /// The value of an extent.
+    pub fn dim(&self, dim: Dim) -> i64 {
+        match dim {
+            Dim::Const(value) => value,
+            Dim::Slot(slot) => self.slots[slot as usize],
+        }
+    }
+
+    /// The extents of tensor `index`.
+    pub fn extents(&self, index: u32) -> Extents {
+        let dims = self.tables.tensors[index as usize].dims;
+        let mut out = Extents { rank: dims.len(), dims: [1; MAX_RANK] };
+        for (k, &dim) in dims.iter().enumerate() {
+            out.dims[k] = usize::try_from(self.dim(dim)).unwrap_or(0);
+        }
+        out
+    }
+
+    /// The bytes of tensor `index`.
+    pub fn bytes(&self, index: u32) -> usize {
+        self.tables.tensors[index as usize].dtype.bytes(self.extents(index).count())
+    }
+}
+
+/// The value of a formula. Overflow saturates: a shape that large fits no profile's memory.
+pub fn evaluate(code: &[FormulaOp], symbols: &[i64], slots: &[i64], stack: &mut Vec<i64>) -> i64 {
+    stack.clear();
+    for &op in code {
+        let binary: fn(i64, i64) -> i64 = match op {
+            FormulaOp::Const(value) => {
+                stack.push(value);
+                continue;
+            }
+            FormulaOp::Symbol(k) => {
+                stack.push(symbols[k as usize]);
+                continue;
+            }
+            FormulaOp::Slot(k) => {
+                stack.push(slots[k as usize]);
+                continue;
+            }
+            FormulaOp::Add => i64::saturating_add,
+            FormulaOp::Mul => i64::saturating_mul,
+            FormulaOp::FloorDiv => floor_div,
+            FormulaOp::Min => i64::min,
+            FormulaOp::Max => i64::max,
+            FormulaOp::Broadcast => |a, b| if a == 1 { b } else { a },
+        };
+        let right = stack.pop().unwrap_or(0);
+        let left = stack.pop().unwrap_or(0);
+        stack.push(binary(left, right));
+    }
+    stack.pop().unwrap_or(0)
+}
+
+/// `a / b` rounded toward negative infinity; 0 where `b` is 0.
+pub fn floor_div(a: i64, b: i64) -> i64 {
+    match (a.checked_div(b), a.checked_rem(b)) {
+        (Some(quotient), Some(rest)) if rest != 0 && (rest < 0) != (b < 0) => quotient - 1,
+        (Some(quotient), _) => quotient,
+        (None, _) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formulas_are_postfix() {
+        use FormulaOp::*;
+        let mut stack = Vec::new();
+        let code = [Symbol(0), Const(-1), Add, Const(2), FloorDiv, Const(1), Add];
+        assert_eq!(evaluate(&code, &[48], &[], &mut stack), 24);
+        assert_eq!(evaluate(&[Symbol(0), Const(7), Broadcast], &[1], &[], &mut stack), 7);
+        assert_eq!(evaluate(&[Const(i64::MAX), Const(2), Mul], &[], &[], &mut stack), i64::MAX);
+    }
+
+    #[test]
+    fn division_rounds_down() {
+        assert_eq!(floor_div(-1, 2), -1);
+        assert_eq!(floor_div(7, -2), -4);
+        assert_eq!(floor_div(7, 2), 3);
+        assert_eq!(floor_div(5, 0), 0);
+    }
+}
