@@ -1,0 +1,74 @@
+//! What may be asked of a kernel family: an operation and its operands' types and shapes. No graph, no names.
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{
+    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
+    Softmax, Transpose,
+};
+
+use crate::extent::Expr;
+use crate::program::Program;
+
+/// An operation on operands of known type and shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    pub kind: Kind,
+    /// The operands; `None` where an optional one is absent.
+    pub inputs: Vec<Option<Operand>>,
+    /// The results; `None` where one is not wanted.
+    pub outputs: Vec<Option<Operand>>,
+}
+
+/// A contiguous row-major tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Operand {
+    pub dtype: DType,
+    pub dims: Vec<Expr>,
+}
+
+impl Operand {
+    /// The number of elements.
+    pub fn count(&self) -> Expr {
+        self.dims.iter().cloned().fold(Expr::constant(1), |count, dim| count * dim)
+    }
+
+    /// The extents as constants; `None` if one is not.
+    pub fn const_dims(&self) -> Option<Vec<i64>> {
+        self.dims.iter().map(Expr::as_const).collect()
+    }
+}
+
+/// The operation. Operands, results and semantics are those of the record it holds (`lapidary_runtime::op`) and of
+/// the variant of the same name of `lapidary_runtime::table::CpuOp`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    Pointwise(Program),
+    /// The epilogue's input 0 is the product; the operands behind a and b are its further inputs.
+    MatMul(MatMul, Option<Program>),
+    /// The epilogue's input 0 is the sum of products; the operands behind x and w are its further inputs.
+    Conv(Conv, Option<Program>),
+    ConvTranspose(ConvTranspose),
+    Pool(Pool),
+    Reduce(Reduce),
+    ArgReduce(ArgReduce),
+    Softmax(Softmax),
+    Norm(Norm),
+    GroupNorm(GroupNorm),
+    Transpose(Transpose),
+    Expand,
+    Slice { starts: Vec<Expr>, steps: Vec<i64> },
+    Concat { axis: u8 },
+    Pad { mode: PadMode, lo: Vec<Expr> },
+    Gather { axis: u8 },
+    GatherElements { axis: u8 },
+    GatherNd { batch_dims: u8 },
+    ScatterElements { axis: u8, mode: ScatterMode },
+    ScatterNd { mode: ScatterMode },
+    Resize(Resize),
+    Recurrent(Recurrent),
+    CumSum { axis: u8, exclusive: bool, reverse: bool },
+    TopK { axis: u8, largest: bool },
+    Range,
+    Extents(Vec<Expr>),
+    Copy,
+}

@@ -1,0 +1,119 @@
+//! The closed set of IR operations. Each group of operations has a file with its shape inference and its slow,
+//! obvious evaluation; this one has the enum and the dispatch.
+//!
+//! Most payloads are the records of [`lapidary_runtime::op`], which also say what operands and results there are.
+//! Composition does the rest: an activation, a bias, a comparison is a pointwise program; a fused operation is an
+//! operation with an epilogue program, never a new variant.
+
+use lapidary_runtime::op::{
+    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
+    Softmax, Transpose,
+};
+
+use super::{Expr, Graph, Program};
+
+/// An operation.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// A scalar program on each element of the operands' broadcast shape.
+    Pointwise(Program),
+    /// Operands a, b, then the epilogue's (its input 0 is the product; the others broadcast to the result's shape).
+    MatMul(MatMul, Option<Program>),
+    /// Operands x, w, then the epilogue's, as for `MatMul`.
+    Conv(Conv, Option<Program>),
+    /// Operands x, w. The result's spatial extents.
+    ConvTranspose(ConvTranspose, Vec<Expr>),
+    /// Operand x. The result's spatial extents (ceil mode shows here). Results y, and optionally `i64` indices.
+    Pool(Pool, Vec<Expr>),
+    Reduce(Reduce),
+    ArgReduce(ArgReduce),
+    Softmax(Softmax),
+    /// Operands x, scale?, bias?. Results y, mean?, inverse deviation?.
+    Norm(Norm),
+    /// Operands x, scale, bias.
+    GroupNorm(GroupNorm),
+    /// The same elements in the same order under another shape.
+    Reshape(Vec<Expr>),
+    Transpose(Transpose),
+    /// Broadcasts to this shape.
+    Expand(Vec<Expr>),
+    /// `y[i] = x[starts[k] + i_k * steps[k]]`, of shape `dims`.
+    Slice { starts: Vec<Expr>, steps: Vec<i64>, dims: Vec<Expr> },
+    Concat { axis: u8 },
+    /// Elements added (negative: cropped) before and behind each axis. Operands x, and the value for `Constant`.
+    Pad { mode: PadMode, lo: Vec<Expr>, hi: Vec<Expr> },
+    /// Operands data, indices. `axis` of data is replaced by the indices' shape.
+    Gather { axis: u8 },
+    GatherElements { axis: u8 },
+    GatherNd { batch_dims: u8 },
+    /// Operands data, indices, updates.
+    ScatterElements { axis: u8, mode: ScatterMode },
+    ScatterNd { mode: ScatterMode },
+    /// Operands x, roi?. The result's shape.
+    Resize(Resize, Vec<Expr>),
+    /// Operands and results of ONNX's LSTM, GRU, RNN in layout 0.
+    Recurrent(Recurrent),
+    CumSum { axis: u8, exclusive: bool, reverse: bool },
+    /// Results values and `i64` indices; `k` elements along `axis`, sorted.
+    TopK { axis: u8, largest: bool, k: Expr },
+    /// Operands start and delta, scalars of one type; `count` elements.
+    Range { count: Expr },
+    /// A vector (or, with `rank` 0, a scalar) of these `i64` extents.
+    Extents { values: Vec<Expr>, rank: u8 },
+    /// Operands the condition (one `bool`), then the captures, which are the inputs of both regions.
+    If { then_region: Region, else_region: Region },
+}
+
+/// A graph inside a node. Its inputs are the node's captures, in order; it shares the outer graph's symbols.
+#[derive(Clone)]
+pub struct Region(pub Box<Graph>);
+
+impl std::fmt::Debug for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Region({} nodes)", self.0.node_count())
+    }
+}
+
+impl Op {
+    /// The name in text forms and labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Pointwise(_) => "pointwise",
+            Op::MatMul(..) => "matmul",
+            Op::Conv(..) => "conv",
+            Op::ConvTranspose(..) => "conv_transpose",
+            Op::Pool(..) => "pool",
+            Op::Reduce(_) => "reduce",
+            Op::ArgReduce(_) => "arg_reduce",
+            Op::Softmax(_) => "softmax",
+            Op::Norm(_) => "norm",
+            Op::GroupNorm(_) => "group_norm",
+            Op::Reshape(_) => "reshape",
+            Op::Transpose(_) => "transpose",
+            Op::Expand(_) => "expand",
+            Op::Slice { .. } => "slice",
+            Op::Concat { .. } => "concat",
+            Op::Pad { .. } => "pad",
+            Op::Gather { .. } => "gather",
+            Op::GatherElements { .. } => "gather_elements",
+            Op::GatherNd { .. } => "gather_nd",
+            Op::ScatterElements { .. } => "scatter_elements",
+            Op::ScatterNd { .. } => "scatter_nd",
+            Op::Resize(..) => "resize",
+            Op::Recurrent(_) => "recurrent",
+            Op::CumSum { .. } => "cum_sum",
+            Op::TopK { .. } => "top_k",
+            Op::Range { .. } => "range",
+            Op::Extents { .. } => "extents",
+            Op::If { .. } => "if",
+        }
+    }
+
+    /// The epilogue program, where the operation has one.
+    pub fn epilogue(&self) -> Option<&Program> {
+        match self {
+            Op::MatMul(_, epilogue) | Op::Conv(_, epilogue) => epilogue.as_ref(),
+            _ => None,
+        }
+    }
+}
