@@ -1,0 +1,194 @@
+//! A model on a device: its kernels, its weights, and the memory that its init steps fill.
+//!
+//! Contract: read-only once loaded, so any number of sessions share it from any threads. Loading chooses the compiled
+//! images for the device, uploads the weights once and runs the init segment once.
+
+use std::sync::Arc;
+
+use super::device::Device;
+use super::error::DriverError;
+use super::exec::run_segment;
+use super::launch::Memory;
+use super::memory::DeviceBuffer;
+use super::module::{Function, Image, KernelArgs, Module};
+use super::stream::Stream;
+use crate::error::Error;
+use crate::model::{LaunchMode, Options};
+use crate::shapes::Shapes;
+use crate::table::{Action, Arch, ArchKind, Images, Place, PlanTables};
+use crate::weights::Weights;
+
+/// A loaded model.
+pub struct Engine<'a> {
+    pub(super) tables: &'a PlanTables<'a>,
+    pub(super) device: Arc<Device>,
+    /// In the order of [`PlanTables::kernels`].
+    pub(super) functions: Vec<Function>,
+    pub(super) launch: LaunchMode,
+    weights: DeviceBuffer,
+    derived: DeviceBuffer,
+}
+
+impl<'a> Engine<'a> {
+    /// Opens the device of `options`, loads the kernels and the weights, and runs the init steps.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] if no image fits the device, else what the driver says.
+    pub fn load(tables: &'a PlanTables<'a>, weights: Weights<'_>, options: Options) -> Result<Engine<'a>, Error> {
+        let device = Device::open(options.device).map_err(during("opening the device"))?;
+        Engine::load_on(&device, tables, weights, options.launch)
+    }
+
+    /// Loads the model on an open device.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_on(
+        device: &Arc<Device>,
+        tables: &'a PlanTables<'a>,
+        weights: Weights<'_>,
+        launch: LaunchMode,
+    ) -> Result<Engine<'a>, Error> {
+        let functions = load_kernels(device, tables)?;
+        let stream = Stream::new(device).map_err(during("loading the model"))?;
+        let bytes = weights.bytes();
+        let mut resident = DeviceBuffer::new(device, bytes.len()).map_err(during("allocating the weights"))?;
+        resident.upload(&stream, 0, bytes).map_err(during("uploading the weights"))?;
+        let derived_bytes = usize::try_from(tables.derived_bytes).unwrap_or(usize::MAX);
+        let derived = DeviceBuffer::new(device, derived_bytes).map_err(during("allocating the packed weights"))?;
+        let engine = Engine { tables, device: device.clone(), functions, launch, weights: resident, derived };
+        engine.run_init(&stream)?;
+        Ok(engine)
+    }
+
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Where the tensors lie, for an arena at `arena` laid out as `profile` says.
+    pub(super) fn memory(&self, arena: &DeviceBuffer, profile: usize) -> Memory<'a> {
+        Memory {
+            tables: self.tables,
+            weights: self.weights.address(),
+            derived: self.derived.address(),
+            arena: arena.address(),
+            offsets: self.tables.profiles[profile].offsets,
+        }
+    }
+
+    /// Fills the derived weights. Results in the arena are scratch, laid out as the first profile says.
+    fn run_init(&self, stream: &Stream) -> Result<(), Error> {
+        let steps = self.tables.segments[PlanTables::INIT].steps;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let in_arena = |&index: &u32| {
+            let tensor = self.tables.tensors.get(index as usize);
+            tensor.is_some_and(|tensor| matches!(tensor.place, Place::Arena(_)))
+        };
+        let scratch = if steps.iter().any(|step| step.inputs.iter().chain(step.outputs).any(in_arena)) {
+            usize::try_from(self.tables.profiles[0].arena_bytes).unwrap_or(usize::MAX)
+        } else {
+            0
+        };
+        let arena = DeviceBuffer::new(&self.device, scratch).map_err(during("packing the weights"))?;
+        let shapes = Shapes::new(self.tables);
+        let memory = self.memory(&arena, 0);
+        let mut args = KernelArgs::default();
+        let enqueued = run_segment(self, PlanTables::INIT, &shapes, &memory, stream, &mut args, &mut |_, _| Ok(()));
+        // The scratch memory must outlive what was enqueued, also after an error.
+        let done = stream.synchronize().map_err(during("packing the weights"));
+        enqueued.and(done)
+    }
+}
+
+/// Loads the images that fit the device best, and looks up each kernel.
+fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Function>, Error> {
+    let mut shared = vec![0; tables.kernels.len()];
+    for step in tables.segments.iter().flat_map(|segment| segment.steps) {
+        match step.action {
+            Action::Launch(launch) => {
+                let most: &mut u32 = &mut shared[launch.kernel as usize];
+                *most = launch.shared.max(*most);
+            }
+            Action::If { .. } => {}
+            Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),
+        }
+    }
+    if tables.kernels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let facts = device.facts();
+    let (major, minor) = facts.compute_capability;
+    let sm = major * 10 + minor;
+    let Some(images) = choose(tables.images, sm) else {
+        let available = tables.images.iter().map(|images| images.arch).collect();
+        return Err(Error::NoImage { device: facts.name.clone(), sm, available });
+    };
+    let mut functions = Vec::with_capacity(tables.kernels.len());
+    for ((kernel, code), shared) in tables.kernels.iter().zip(images.code).zip(shared) {
+        let image = match images.arch.kind {
+            ArchKind::Cubin | ArchKind::CubinExact => Image::Cubin(code),
+            ArchKind::Ptx => Image::Ptx(code),
+        };
+        let function = Module::load(device, image).and_then(|module| {
+            let function = module.function(kernel.entry)?;
+            if shared > 0 {
+                function.allow_shared_bytes(shared)?;
+            }
+            Ok(function)
+        });
+        functions.push(function.map_err(|source| Error::Cuda {
+            during: format!("loading kernel `{}` for {}", kernel.entry, images.arch),
+            source,
+        })?);
+    }
+    Ok(functions)
+}
+
+/// The images that run best on compute capability `sm`: its own machine code with its own features, then machine code
+/// of the same major version, then PTX; within a kind, the newest that still runs.
+fn choose<'t, 'a>(images: &'t [Images<'a>], sm: u32) -> Option<&'t Images<'a>> {
+    let rank = |arch: Arch| match arch.kind {
+        ArchKind::CubinExact => (arch.sm == sm).then_some((2, arch.sm)),
+        ArchKind::Cubin => (arch.sm / 10 == sm / 10 && arch.sm <= sm).then_some((1, arch.sm)),
+        ArchKind::Ptx => (arch.sm <= sm).then_some((0, arch.sm)),
+    };
+    images.iter().filter(|images| rank(images.arch).is_some()).max_by_key(|images| rank(images.arch))
+}
+
+/// Names what was under way when the driver reported an error.
+pub(super) fn during(what: &str) -> impl FnOnce(DriverError) -> Error + '_ {
+    move |source| Error::Cuda { during: what.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose;
+    use crate::table::{Arch, ArchKind, Images};
+
+    fn pick(archs: &[(u32, ArchKind)], sm: u32) -> Option<Arch> {
+        let images: Vec<_> = archs.iter().map(|&(sm, kind)| Images { arch: Arch { sm, kind }, code: &[] }).collect();
+        choose(&images, sm).map(|images| images.arch)
+    }
+
+    #[test]
+    fn the_closest_image_wins() {
+        use ArchKind::{Cubin, CubinExact, Ptx};
+        let all = [(75, Ptx), (80, Cubin), (80, Ptx), (86, Cubin), (90, Cubin), (90, CubinExact)];
+        let expect = [
+            (90, Some((90, CubinExact))),
+            (89, Some((86, Cubin))),
+            (86, Some((86, Cubin))),
+            (80, Some((80, Cubin))),
+            (100, Some((80, Ptx))),
+            (75, Some((75, Ptx))),
+            (70, None),
+        ];
+        for (sm, image) in expect {
+            assert_eq!(pick(&all, sm), image.map(|(sm, kind)| Arch { sm, kind }), "sm_{sm}");
+        }
+        assert_eq!(pick(&[(90, CubinExact)], 100), None);
+        assert_eq!(pick(&[(90, Cubin)], 89), None);
+    }
+}

@@ -1,0 +1,434 @@
+//! A session on a device: its memory, its stream, and how it runs the tables.
+//!
+//! Contract: [`Exec::run`] copies the inputs in, enqueues everything, and waits once; it allocates nothing when the
+//! shapes are no larger than before. A failure of the device poisons the session, because what the failed work has
+//! written is unknown. Branches (`If`) are decided by the host, which waits for the condition.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::engine::{Engine, during};
+use super::error::DriverError;
+use super::ffi::CuDevicePtr;
+use super::launch::{self, Memory};
+use super::memory::{DeviceBuffer, PinnedBuffer};
+use super::module::KernelArgs;
+use super::record::Record;
+use super::stream::{Event, EventUse, Stream};
+use crate::error::Error;
+use crate::model::{LaunchMode, Timing, TimingMode};
+use crate::shapes::{Change, Shapes};
+use crate::table::{Action, NONE, PlanTables, Port, Step};
+use crate::view::{InputRef, OutputRef};
+
+/// What runs a model's steps, one request at a time.
+pub struct Exec<'a> {
+    pub(super) engine: Arc<Engine<'a>>,
+    pub(super) stream: Stream,
+    arena: DeviceBuffer,
+    inputs: Staging,
+    outputs: Staging,
+    args: KernelArgs,
+    /// One graph a profile, made when the profile is first used.
+    graphs: Vec<Option<Record>>,
+    /// The profile whose graph stands for the present shapes.
+    ready: Option<usize>,
+    stopwatch: Option<Stopwatch>,
+    timing: Option<Timing>,
+    /// The first failure of the device; shared with what is still under way.
+    pub(super) poison: Arc<OnceLock<String>>,
+}
+
+impl<'a> Exec<'a> {
+    /// Allocates an arena that is large enough for every profile.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn new(engine: Arc<Engine<'a>>) -> Result<Exec<'a>, Error> {
+        let tables = engine.tables;
+        let bytes = tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let arena = DeviceBuffer::new(&engine.device, bytes).map_err(during("allocating the activations"))?;
+        let stream = Stream::new(&engine.device).map_err(during("making a session"))?;
+        Ok(Exec {
+            stream,
+            arena,
+            inputs: Staging::default(),
+            outputs: Staging::default(),
+            args: KernelArgs::default(),
+            graphs: tables.profiles.iter().map(|_| None).collect(),
+            ready: None,
+            stopwatch: None,
+            timing: None,
+            poison: Arc::new(OnceLock::new()),
+            engine,
+        })
+    }
+
+    /// Runs the model and waits for its outputs.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after an earlier failure; else the driver's.
+    pub fn run(&mut self, shapes: &Shapes<'a>, change: Change, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        self.prepare(shapes, change)?;
+        self.stage(shapes, inputs)?;
+        let enqueued = self.enqueue_run(shapes);
+        self.finish(enqueued)
+    }
+
+    /// The bytes of output tensor `tensor` of the last run; none before the first.
+    pub fn output(&self, _shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
+        let port = self.engine.tables.outputs.iter().position(|port| port.tensor == tensor);
+        port.map_or(&[], |port| self.outputs.bytes(port))
+    }
+
+    /// Runs step by step and shows `observe` each result behind the step that wrote it.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn run_observed(
+        &mut self,
+        shapes: &Shapes<'a>,
+        change: Change,
+        inputs: &[InputRef<'_>],
+        observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
+    ) -> Result<(), Error> {
+        self.invalidate(change)?;
+        self.stage(shapes, inputs)?;
+        let tables = self.engine.tables;
+        let memory = self.memory(shapes);
+        let mut bytes = Vec::new();
+        let stream = &self.stream;
+        let mut show = |step: &Step<'a>, at: At| {
+            let At::Behind = at else { return Ok(()) };
+            for &tensor in step.outputs.iter().filter(|&&tensor| tensor != NONE) {
+                bytes.resize(shapes.bytes(tensor), 0);
+                // SAFETY: the tensor has that many bytes on the device, and `bytes` is left alone until the wait.
+                unsafe { stream.copy_to_host(bytes.as_mut_ptr(), memory.address(tensor), bytes.len())? };
+                stream.synchronize()?;
+                let dtype = tables.tensors[tensor as usize].dtype;
+                let extents = shapes.extents(tensor);
+                observe(step.label, tensor, OutputRef { name: step.label, dtype, extents, bytes: &bytes });
+            }
+            Ok(())
+        };
+        let enqueued = self
+            .inputs
+            .enqueue_in(tables.inputs, &memory, stream)
+            .and_then(|()| {
+                let main = PlanTables::MAIN;
+                run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut show)
+            })
+            .and_then(|()| self.outputs.enqueue_out(tables.outputs, &memory, stream));
+        self.finish(enqueued)
+    }
+
+    /// Runs step by step with a time stamp before and behind each launch, and shows `observe` each step's label and
+    /// its milliseconds on the device. What is measured includes the launch itself (a few microseconds).
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn run_profiled(
+        &mut self,
+        shapes: &Shapes<'a>,
+        change: Change,
+        inputs: &[InputRef<'_>],
+        observe: &mut dyn FnMut(&str, f64),
+    ) -> Result<(), Error> {
+        self.invalidate(change)?;
+        self.stage(shapes, inputs)?;
+        let tables = self.engine.tables;
+        let memory = self.memory(shapes);
+        let stream = &self.stream;
+        let mut marks: Vec<(&'a str, Event)> = Vec::new();
+        let mut mark = |step: &Step<'a>, _: At| {
+            let event = Event::new(stream.device(), EventUse::Time)?;
+            event.record(stream)?;
+            marks.push((step.label, event));
+            Ok(())
+        };
+        let enqueued = self
+            .inputs
+            .enqueue_in(tables.inputs, &memory, stream)
+            .and_then(|()| {
+                let main = PlanTables::MAIN;
+                run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut mark)
+            })
+            .and_then(|()| self.outputs.enqueue_out(tables.outputs, &memory, stream));
+        self.finish(enqueued)?;
+        for pair in marks.chunks_exact(2) {
+            let milliseconds = pair[1].1.milliseconds_since(&pair[0].1).map_err(during(pair[0].0))?;
+            observe(pair[0].0, f64::from(milliseconds));
+        }
+        Ok(())
+    }
+
+    /// The times of the last run; `None` while measuring is off.
+    pub fn timing(&self) -> Option<Timing> {
+        self.timing
+    }
+
+    /// Turns measuring on or off.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn set_timing(&mut self, mode: TimingMode) -> Result<(), Error> {
+        self.timing = None;
+        self.stopwatch = match mode {
+            TimingMode::Off => None,
+            TimingMode::On => Some(Stopwatch::new(&self.stream).map_err(during("making events"))?),
+        };
+        Ok(())
+    }
+
+    /// Refuses a poisoned session; takes note that shapes have changed.
+    fn invalidate(&mut self, change: Change) -> Result<(), Error> {
+        match change {
+            Change::None => {}
+            Change::Shape | Change::Profile => self.ready = None,
+        }
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the graph of the profile up to date with the shapes.
+    pub(super) fn prepare(&mut self, shapes: &Shapes<'a>, change: Change) -> Result<(), Error> {
+        self.invalidate(change)?;
+        let profile = shapes.profile_index();
+        let replay = match self.engine.launch {
+            LaunchMode::Graph => Record::is_possible(self.engine.tables),
+            LaunchMode::Stream => false,
+        };
+        if !replay || self.ready == Some(profile) {
+            return Ok(());
+        }
+        let memory = self.memory(shapes);
+        let engine = &self.engine;
+        let record = &mut self.graphs[profile];
+        let updated = match record {
+            Some(record) => record.update(engine, shapes, &memory, &mut self.args)?,
+            None => false,
+        };
+        if !updated {
+            *record = None;
+            *record = Some(Record::new(engine, shapes, &memory, &self.stream, &mut self.args)?);
+        }
+        self.ready = Some(profile);
+        Ok(())
+    }
+
+    /// Copies the inputs to page-locked memory, and makes room for the outputs.
+    fn stage(&mut self, shapes: &Shapes<'a>, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        let tables = self.engine.tables;
+        let locked = during("allocating page-locked memory");
+        let result = self
+            .inputs
+            .lay_out(&self.stream, tables.inputs, shapes)
+            .and_then(|()| self.outputs.lay_out(&self.stream, tables.outputs, shapes));
+        result.map_err(locked)?;
+        for (port, input) in inputs.iter().enumerate() {
+            self.inputs.bytes_mut(port).copy_from_slice(input.bytes);
+        }
+        Ok(())
+    }
+
+    fn enqueue_run(&mut self, shapes: &Shapes<'a>) -> Result<(), Error> {
+        let start = Instant::now();
+        let memory = self.memory(shapes);
+        let tables = self.engine.tables;
+        self.inputs.enqueue_in(tables.inputs, &memory, &self.stream)?;
+        self.enqueue_steps(shapes, &memory)?;
+        self.outputs.enqueue_out(tables.outputs, &memory, &self.stream)?;
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.enqueue_ms = start.elapsed().as_secs_f64() * 1e3;
+        }
+        Ok(())
+    }
+
+    /// Enqueues the main segment, between the marks of the stopwatch if there is one.
+    pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'a>) -> Result<(), Error> {
+        let stream = &self.stream;
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.start.record(stream).map_err(during("measuring"))?;
+        }
+        match self.ready.and_then(|profile| self.graphs[profile].as_mut()) {
+            // SAFETY: the graph was recorded for this arena and brought up to date with these shapes; the engine and
+            // the arena live until the stream is done (see `drop`).
+            Some(record) => unsafe { record.launch(stream) }.map_err(during("launching the graph"))?,
+            None => {
+                let main = PlanTables::MAIN;
+                run_segment(&self.engine, main, shapes, memory, stream, &mut self.args, &mut |_, _| Ok(()))?;
+            }
+        }
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.end.record(stream).map_err(during("measuring"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what was enqueued; poisons the session if any of it failed.
+    fn finish(&mut self, enqueued: Result<(), Error>) -> Result<(), Error> {
+        self.timing = None;
+        // Also after a failure: nothing may be copying to or from our memory when we return.
+        let done = self.stream.synchronize().map_err(during("running the model"));
+        if let Err(error) = enqueued.and(done) {
+            let _ = self.poison.set(error.to_string());
+            return Err(error);
+        }
+        if let Some(stopwatch) = &self.stopwatch {
+            self.timing = Some(stopwatch.read().map_err(during("measuring"))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn memory(&self, shapes: &Shapes<'a>) -> Memory<'a> {
+        self.engine.memory(&self.arena, shapes.profile_index())
+    }
+}
+
+impl Drop for Exec<'_> {
+    fn drop(&mut self) {
+        // The arena and the page-locked memory must outlive what is enqueued. A failure leaves nothing to do.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// The two sides of a step at which an observer is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Before,
+    Behind,
+}
+
+/// Called before and behind each launch.
+pub(super) type Observer<'o, 'a> = &'o mut dyn FnMut(&Step<'a>, At) -> Result<(), DriverError>;
+
+/// Enqueues the steps of a segment in order. Waits where a branch has to be decided.
+pub(super) fn run_segment<'a>(
+    engine: &Engine<'a>,
+    segment: usize,
+    shapes: &Shapes<'a>,
+    memory: &Memory<'a>,
+    stream: &Stream,
+    args: &mut KernelArgs,
+    observe: Observer<'_, 'a>,
+) -> Result<(), Error> {
+    for step in engine.tables.segments[segment].steps {
+        match &step.action {
+            Action::Launch(launch) => {
+                let shape = launch::prepare(step, launch, shapes, memory, args).map_err(during(step.label))?;
+                observe(step, At::Before).map_err(during(step.label))?;
+                if let Some(shape) = shape {
+                    let function = &engine.functions[launch.kernel as usize];
+                    // SAFETY: the tables were checked by the compiler: the parameters are the kernel's, and all
+                    // tensors lie in the memory that `memory` names, which lives until the stream is done.
+                    unsafe { function.launch(stream, &shape, args) }.map_err(during(step.label))?;
+                }
+                observe(step, At::Behind).map_err(during(step.label))?;
+            }
+            Action::If { then_segment, else_segment } => {
+                let taken = read_condition(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
+                let branch = if taken { then_segment } else { else_segment };
+                run_segment(engine, *branch as usize, shapes, memory, stream, args, observe)?;
+            }
+            Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),
+        }
+    }
+    Ok(())
+}
+
+/// The value of a `bool` on the device, behind the stream's work so far.
+fn read_condition(stream: &Stream, address: CuDevicePtr) -> Result<bool, DriverError> {
+    let mut value = 0u8;
+    // SAFETY: one byte on either side; `value` is left alone until the wait, which is reached also after an error.
+    let copied = unsafe { stream.copy_to_host(&mut value, address, 1) };
+    stream.synchronize()?;
+    copied?;
+    Ok(value != 0)
+}
+
+/// Page-locked memory for all inputs or all outputs.
+#[derive(Default)]
+struct Staging {
+    buffer: Option<PinnedBuffer>,
+    /// For each port the range of its bytes.
+    ranges: Vec<core::ops::Range<usize>>,
+}
+
+impl Staging {
+    /// Gives each port room for its tensor at the present shapes. Waits for the stream before memory is replaced.
+    fn lay_out(&mut self, stream: &Stream, ports: &[Port<'_>], shapes: &Shapes<'_>) -> Result<(), DriverError> {
+        self.ranges.clear();
+        let mut end = 0usize;
+        for port in ports {
+            let start = end.next_multiple_of(256);
+            end = start + shapes.bytes(port.tensor);
+            self.ranges.push(start..end);
+        }
+        if self.buffer.as_ref().is_none_or(|buffer| buffer.len() < end) {
+            self.buffer = None;
+            match PinnedBuffer::new(stream.device(), end) {
+                Ok(buffer) => self.buffer = Some(buffer),
+                Err(error) => {
+                    self.ranges.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, port: usize) -> &[u8] {
+        let bytes = self.buffer.as_ref().map_or(&[][..], PinnedBuffer::as_slice);
+        self.ranges.get(port).and_then(|range| bytes.get(range.clone())).unwrap_or(&[])
+    }
+
+    fn bytes_mut(&mut self, port: usize) -> &mut [u8] {
+        let bytes = self.buffer.as_mut().map_or(&mut [][..], PinnedBuffer::as_mut_slice);
+        self.ranges.get(port).and_then(|range| bytes.get_mut(range.clone())).unwrap_or(&mut [])
+    }
+
+    /// Enqueues the copies to the device. The caller waits before it touches the memory again.
+    fn enqueue_in(&self, ports: &[Port<'_>], memory: &Memory<'_>, stream: &Stream) -> Result<(), Error> {
+        for (k, port) in ports.iter().enumerate() {
+            let bytes = self.bytes(k);
+            // SAFETY: the tensor has these many bytes on the device; the caller waits.
+            unsafe { stream.copy_to_device(memory.address(port.tensor), bytes.as_ptr(), bytes.len()) }
+                .map_err(during(port.name))?;
+        }
+        Ok(())
+    }
+
+    /// Enqueues the copies to the host. The caller waits before it touches the memory again.
+    fn enqueue_out(&mut self, ports: &[Port<'_>], memory: &Memory<'_>, stream: &Stream) -> Result<(), Error> {
+        for (k, port) in ports.iter().enumerate() {
+            let bytes = self.bytes_mut(k);
+            // SAFETY: the tensor has these many bytes on the device; the caller waits.
+            unsafe { stream.copy_to_host(bytes.as_mut_ptr(), memory.address(port.tensor), bytes.len()) }
+                .map_err(during(port.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures a run.
+struct Stopwatch {
+    start: Event,
+    end: Event,
+    enqueue_ms: f64,
+}
+
+impl Stopwatch {
+    fn new(stream: &Stream) -> Result<Stopwatch, DriverError> {
+        let event = || Event::new(stream.device(), EventUse::Time);
+        Ok(Stopwatch { start: event()?, end: event()?, enqueue_ms: 0.0 })
+    }
+
+    /// The times of a run that is done.
+    fn read(&self) -> Result<Timing, DriverError> {
+        let compute_ms = f64::from(self.end.milliseconds_since(&self.start)?);
+        Ok(Timing { enqueue_ms: self.enqueue_ms, compute_ms })
+    }
+}
