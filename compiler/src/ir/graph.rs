@@ -241,6 +241,14 @@ impl Graph {
         }
     }
 
+    /// Puts the inputs into another order; `order` holds each input once.
+    pub(crate) fn reorder_inputs(&mut self, order: &[ValueId]) {
+        self.inputs = order.to_vec();
+        for (k, value) in order.iter().enumerate() {
+            self.values[value.index()].def = Def::Input(k);
+        }
+    }
+
     /// Appends an output.
     pub fn add_output(&mut self, name: &str, value: ValueId) {
         self.outputs.push((name.to_owned(), value));
@@ -450,7 +458,11 @@ fn known_of_bytes(ty: &Type, bytes: &[u8]) -> Option<Known> {
         return None;
     }
     let values: Vec<Expr> = match ty.dtype {
-        DType::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default())).map(Expr::from).collect(),
+        DType::I64 => bytes
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default()))
+            .map(Expr::from)
+            .collect(),
         DType::I32 => bytes
             .chunks_exact(4)
             .map(|b| Expr::from(i64::from(i32::from_le_bytes(b.try_into().unwrap_or_default()))))

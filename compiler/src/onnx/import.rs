@@ -1,0 +1,624 @@
+//! A [`Model`] to a typed graph: names become values, nodes become IR operations, everything that is not supported is
+//! reported together.
+//!
+//! Contract: the graph that comes out verifies; its nodes are in order whatever order the file has; initializers are
+//! constants even where the file lists them as inputs; what an `If` branch needs of the graph around it is an explicit
+//! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lapidary_runtime::op::MAX_RANK;
+
+use super::attrs::Attrs;
+use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
+use super::proto::tensor_shape_proto::dimension::Value as DimValue;
+use super::proto::type_proto::Value as TypeValue;
+use super::proto::{GraphProto, NodeProto, ValueInfoProto};
+use super::{Model, TensorRef, dtype_of};
+use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
+use crate::ir::{Builder, Constant, Expr, Graph, Op, Origin, Region, Symbol, SymbolSource, Type, ValueId};
+use crate::profiles::Profiles;
+
+/// Imports the main graph of `model`. `profiles` give the ranges of its symbolic dimensions; a dimension that they pin
+/// to one value becomes a constant.
+///
+/// # Errors
+/// All of them together: E04xx, and those of stored tensors and attributes.
+pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
+    let proto = model.graph();
+    let mut importer = Importer {
+        model,
+        profiles,
+        graphs: vec![Frame::new(Graph::new(proto.name()))],
+        scopes: vec![Scope { names: BTreeMap::new(), graph: 0 }],
+        diagnostics: Diagnostics::new(),
+        unnamed: 0,
+    };
+    importer.initializers(proto);
+    importer.inputs(proto);
+    importer.nodes(proto);
+    let outputs = importer.outputs(proto);
+    importer.unknown_dims();
+    let Importer { mut graphs, mut diagnostics, .. } = importer;
+    diagnostics.check()?;
+    let Some(Frame { mut graph, .. }) = graphs.pop() else { crate::bug!("the main graph is gone") };
+    for (name, value) in outputs {
+        graph.add_output(&name, value);
+    }
+    drop_unread_symbols(&mut graph);
+    Ok(graph)
+}
+
+/// The state of an import.
+struct Importer<'m> {
+    model: &'m Model,
+    profiles: &'m Profiles,
+    /// The graphs under construction, the innermost last.
+    graphs: Vec<Frame>,
+    /// The names in sight, the innermost last.
+    scopes: Vec<Scope>,
+    diagnostics: Diagnostics,
+    /// How many nodes without a name there were, by operator order; part of their place.
+    unnamed: usize,
+}
+
+/// A graph under construction.
+struct Frame {
+    graph: Graph,
+    /// Values of the next outer graph, and the input or constant they are here.
+    captures: BTreeMap<ValueId, ValueId>,
+    /// The captured values that are inputs here, in the order of the inputs.
+    inputs: Vec<ValueId>,
+}
+
+impl Frame {
+    fn new(graph: Graph) -> Frame {
+        Frame { graph, captures: BTreeMap::new(), inputs: Vec::new() }
+    }
+}
+
+/// Names and what they stand for; `None` for what could not be imported and has been reported.
+struct Scope {
+    names: BTreeMap<String, Option<ValueId>>,
+    /// The graph that the values live in.
+    graph: usize,
+}
+
+/// What a name stands for.
+enum Found {
+    Value(ValueId),
+    /// It could not be imported, which has been reported.
+    Reported,
+    Nothing,
+}
+
+impl<'m> Importer<'m> {
+    fn graph(&mut self) -> &mut Graph {
+        match self.graphs.last_mut() {
+            Some(frame) => &mut frame.graph,
+            None => crate::bug!("no graph is under construction"),
+        }
+    }
+
+    fn bind(&mut self, name: &str, value: Option<ValueId>) {
+        let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
+        if !name.is_empty() && scope.names.insert(name.to_owned(), value).is_some() {
+            self.diagnostics.push(
+                Diagnostic::error("E0402", Place::value(name), format!("{} is defined twice", quoted(name)))
+                    .why("ONNX graphs are in single-assignment form")
+                    .help("rename one of the two; the exporter that wrote this has a bug"),
+            );
+        }
+    }
+
+    /// Finds a name, and captures its value into the innermost graph.
+    fn find(&mut self, name: &str) -> Found {
+        let here = self.graphs.len() - 1;
+        for scope in self.scopes.iter().rev() {
+            match scope.names.get(name) {
+                None => {}
+                Some(None) => return Found::Reported,
+                Some(&Some(value)) => {
+                    let from = scope.graph;
+                    return Found::Value((from + 1..=here).fold(value, |value, graph| self.capture(graph, value)));
+                }
+            }
+        }
+        Found::Nothing
+    }
+
+    /// The value in graph `into` that stands for `value` of the graph around it.
+    fn capture(&mut self, into: usize, value: ValueId) -> ValueId {
+        if let Some(&captured) = self.graphs[into].captures.get(&value) {
+            return captured;
+        }
+        let outer = self.graphs[into - 1].graph.value(value).clone();
+        let frame = &mut self.graphs[into];
+        let captured = match outer.def {
+            crate::ir::Def::Constant(constant) => frame.graph.add_constant(&outer.name, outer.ty, constant),
+            crate::ir::Def::Input(_) | crate::ir::Def::Node(..) => {
+                let input = frame.graph.add_input(&outer.name, outer.ty);
+                if let Some(known) = outer.known {
+                    frame.graph.set_known(input, known);
+                }
+                frame.inputs.push(value);
+                input
+            }
+        };
+        frame.captures.insert(value, captured);
+        captured
+    }
+
+    fn initializers(&mut self, proto: &'m GraphProto) {
+        for tensor in &proto.initializer {
+            let at = Place::tensor(tensor.name());
+            let decoded = self.model.tensor(tensor, &at);
+            self.initializer(tensor.name(), decoded);
+        }
+        for sparse in &proto.sparse_initializer {
+            let name = sparse.values.as_ref().map_or("", |values| values.name());
+            let decoded = self.model.sparse_tensor(sparse, &Place::tensor(name));
+            self.initializer(name, decoded);
+        }
+    }
+
+    fn initializer(&mut self, name: &str, decoded: Result<TensorRef>) {
+        let value = self.diagnostics.keep(decoded).and_then(|tensor| {
+            if tensor.dims.len() > MAX_RANK {
+                self.rank_error(Place::tensor(name), tensor.dims.len());
+                return None;
+            }
+            let ty = Type { dtype: tensor.dtype, dims: tensor.dims.iter().map(|&dim| Expr::from(dim)).collect() };
+            let constant = Constant { bytes: tensor.data, initializer: Some(name.into()) };
+            Some(self.graph().add_constant(name, ty, constant))
+        });
+        self.bind(name, value);
+    }
+
+    fn rank_error(&mut self, at: Place, rank: usize) {
+        self.diagnostics.push(
+            Diagnostic::error("E0404", at, format!("a tensor of rank {rank}"))
+                .why(format!("tensors have at most {MAX_RANK} axes here"))
+                .help("merge axes in the model"),
+        );
+    }
+
+    fn inputs(&mut self, proto: &'m GraphProto) {
+        let mut index = 0;
+        for info in &proto.input {
+            let initialized = self.scopes.last().is_some_and(|scope| scope.names.contains_key(info.name()));
+            if initialized {
+                continue;
+            }
+            let value = self.input_type(info, index).map(|ty| {
+                index += 1;
+                self.graph().add_input(info.name(), ty)
+            });
+            self.bind(info.name(), value);
+        }
+    }
+
+    fn input_type(&mut self, info: &ValueInfoProto, index: usize) -> Option<Type> {
+        let at = Place::value(info.name());
+        let tensor = match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
+            Some(TypeValue::TensorType(tensor)) => tensor,
+            Some(_) | None => {
+                self.diagnostics.push(
+                    Diagnostic::error("E0405", at, "an input that is not a tensor")
+                        .help("sequences, maps and optionals are not supported as inputs"),
+                );
+                return None;
+            }
+        };
+        let dtype = self.diagnostics.keep(dtype_of(tensor.elem_type(), &at))?;
+        let Some(shape) = &tensor.shape else {
+            self.diagnostics.push(
+                Diagnostic::error("E0405", at, "an input without a shape")
+                    .why("kernels are compiled for a rank")
+                    .help("give the input a shape, symbolic dimensions where they vary"),
+            );
+            return None;
+        };
+        if shape.dim.len() > MAX_RANK {
+            self.rank_error(at, shape.dim.len());
+            return None;
+        }
+        let mut dims = Vec::new();
+        for (axis, dim) in shape.dim.iter().enumerate() {
+            let expr = match &dim.value {
+                Some(DimValue::DimValue(value)) if *value >= 0 => Expr::constant(*value),
+                Some(DimValue::DimParam(name)) if !name.is_empty() && name != "?" => self.symbol(name, index, axis),
+                Some(DimValue::DimValue(_) | DimValue::DimParam(_)) | None => {
+                    // Neither value nor name: a symbol of its own.
+                    let name = format!("{}.{axis}", info.name());
+                    self.symbol(&name, index, axis)
+                }
+            };
+            dims.push(expr);
+        }
+        Some(Type { dtype, dims })
+    }
+
+    /// The extent that a dimension's name stands for: its symbol, or the one value the profiles give it.
+    fn symbol(&mut self, name: &str, input: usize, axis: usize) -> Expr {
+        if let Some(value) = self.profiles.pinned(name) {
+            self.graph()
+                .symbols
+                .entry(name.into())
+                .or_insert(Symbol { source: SymbolSource::Input { input, axis }, ranges: self.profiles.ranges(name) });
+            return Expr::constant(value);
+        }
+        let ranges = self.profiles.ranges(name);
+        let source = SymbolSource::Input { input, axis };
+        self.graph().symbols.entry(name.into()).or_insert(Symbol { source, ranges });
+        Expr::symbol(name)
+    }
+
+    /// Reports profile ranges for dimensions that the model does not have.
+    fn unknown_dims(&mut self) {
+        let known: Vec<Arc<str>> = self.graph().symbols.keys().cloned().collect();
+        for name in self.profiles.names() {
+            if known.iter().any(|symbol| &**symbol == name) {
+                continue;
+            }
+            let names: Vec<String> = known.iter().map(|symbol| quoted(symbol)).collect();
+            let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            self.diagnostics.push(
+                Diagnostic::error("E0406", Place::Model, format!("the model has no dimension {}", quoted(name)))
+                    .help(format!("its symbolic dimensions are: {has}")),
+            );
+        }
+    }
+
+    /// Imports a graph's nodes, in an order in which each comes behind its operands.
+    fn nodes(&mut self, proto: &'m GraphProto) {
+        for node in self.sorted(&proto.node) {
+            self.node(node);
+        }
+    }
+
+    /// Sorts nodes by their names; those that take part in a cycle are reported and left out.
+    fn sorted(&mut self, nodes: &'m [NodeProto]) -> Vec<&'m NodeProto> {
+        let mut producer: BTreeMap<&str, usize> = BTreeMap::new();
+        for (k, node) in nodes.iter().enumerate() {
+            for output in node.output.iter().filter(|name| !name.is_empty()) {
+                producer.entry(output).or_insert(k);
+            }
+        }
+        let needs: Vec<BTreeSet<usize>> = nodes
+            .iter()
+            .map(|node| names_read(node).iter().filter_map(|name| producer.get(name).copied()).collect())
+            .collect();
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        let mut missing: Vec<usize> = needs.iter().map(BTreeSet::len).collect();
+        for (k, needed) in needs.iter().enumerate() {
+            for &producer in needed {
+                users[producer].push(k);
+            }
+        }
+        let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|&k| missing[k] == 0).collect();
+        let mut order = Vec::with_capacity(nodes.len());
+        while let Some(k) = ready.pop_first() {
+            order.push(&nodes[k]);
+            for &user in &users[k] {
+                missing[user] -= 1;
+                if missing[user] == 0 {
+                    ready.insert(user);
+                }
+            }
+        }
+        if let Some(k) = (0..nodes.len()).find(|&k| missing[k] > 0) {
+            self.diagnostics.push(
+                Diagnostic::error("E0403", Place::from(&nodes[k]), "the nodes form a cycle through this one")
+                    .why("each value must be computed before it is read")
+                    .help("the file is damaged, or the exporter that wrote it has a bug"),
+            );
+            for node in (0..nodes.len()).filter(|&k| missing[k] > 0).map(|k| &nodes[k]) {
+                for output in &node.output {
+                    self.bind(output, None);
+                }
+            }
+        }
+        order
+    }
+
+    fn node(&mut self, node: &'m NodeProto) {
+        let imported = self.try_node(node);
+        let outputs = match imported {
+            Ok(outputs) => outputs,
+            Err(fault) => {
+                self.report(node, fault);
+                for name in &node.output {
+                    self.bind(name, None);
+                }
+                return;
+            }
+        };
+        for (k, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            let value = outputs.get(k).copied().flatten();
+            match value {
+                Some(value) => {
+                    if self.graph().producer(value).is_some() {
+                        self.graph().set_name(value, name);
+                    }
+                    self.bind(name, Some(value));
+                }
+                None => {
+                    self.report(
+                        node,
+                        Fault::unsupported(
+                            format!("output {k}, {}, is not supported", quoted(name)),
+                            "remove the output from the node if nothing needs it",
+                        ),
+                    );
+                    self.bind(name, None);
+                }
+            }
+        }
+    }
+
+    fn try_node(&mut self, node: &'m NodeProto) -> Imported {
+        let attrs = Attrs::new(node)?;
+        let opset = self.model.opset(node.domain()).unwrap_or(0);
+        let def = ops::find(node.domain(), node.op_type(), opset).ok_or_else(|| unknown_operator(node, opset))?;
+        let inputs = self.operands(node, def)?;
+        check_count("operands", node.input.len(), def.inputs)?;
+        check_count("results", node.output.len(), def.outputs)?;
+        let origin = self.origin(node);
+        let name = node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str);
+        let wanted = node.output.iter().map(|name| !name.is_empty()).collect();
+        match def.import {
+            Import::Compose(import) => {
+                let model = self.model;
+                let b = Builder::new(self.graph(), origin, name);
+                let mut cx = Cx { b, attrs, model, opset, inputs, wanted };
+                let outputs = import(&mut cx)?;
+                cx.attrs.finish()?;
+                Ok(outputs)
+            }
+            Import::Regions(import) => {
+                let mut regions = Regions { importer: self, attrs, inputs, wanted, origin, name };
+                let outputs = import(&mut regions)?;
+                regions.attrs.finish()?;
+                Ok(outputs)
+            }
+        }
+    }
+
+    /// The values of a node's operands, all missing ones reported.
+    fn operands(&mut self, node: &NodeProto, def: &OpDef) -> std::result::Result<Vec<Option<ValueId>>, Fault> {
+        let mut inputs = Vec::new();
+        let mut missing = Vec::new();
+        let mut reported = false;
+        for name in node.input.iter().take(def.inputs.1) {
+            if name.is_empty() {
+                inputs.push(None);
+                continue;
+            }
+            match self.find(name) {
+                Found::Value(value) => inputs.push(Some(value)),
+                Found::Reported => reported = true,
+                Found::Nothing => missing.push(quoted(name)),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Fault::Invalid(format!("nothing defines {}", missing.join(", "))));
+        }
+        if reported { Err(Fault::Attribute(Diagnostics::new())) } else { Ok(inputs) }
+    }
+
+    fn origin(&mut self, node: &NodeProto) -> Origin {
+        let label = if node.name().is_empty() {
+            self.unnamed += 1;
+            format!("{}#{}", node.op_type(), self.unnamed)
+        } else {
+            format!("{} ({})", node.name(), node.op_type())
+        };
+        Origin(vec![label.into()])
+    }
+
+    fn report(&mut self, node: &NodeProto, fault: Fault) {
+        let at = Place::from(node);
+        match fault {
+            Fault::Invalid(what) => {
+                let operands: Vec<String> = node.input.iter().map(|name| self.describe(name)).collect();
+                self.diagnostics.push(
+                    Diagnostic::error("E0407", at, what).why(format!("its operands are {}", operands.join(", "))),
+                );
+            }
+            Fault::Unsupported { what, help } => {
+                self.diagnostics.push(Diagnostic::error("E0401", at, what).help(help));
+            }
+            Fault::Attribute(diagnostics) => self.diagnostics.append(diagnostics),
+        }
+    }
+
+    fn describe(&mut self, name: &str) -> String {
+        match self.find(name) {
+            Found::Value(value) => {
+                let ty = self.graph().ty(value).clone();
+                format!("{} {}{:?}", quoted(name), ty.dtype, ty.dims)
+            }
+            Found::Reported | Found::Nothing => quoted(name).to_string(),
+        }
+    }
+
+    fn outputs(&mut self, proto: &GraphProto) -> Vec<(String, ValueId)> {
+        let mut outputs = Vec::new();
+        for info in &proto.output {
+            match self.find(info.name()) {
+                Found::Value(value) => outputs.push((info.name().to_owned(), value)),
+                Found::Reported => {}
+                Found::Nothing => self.diagnostics.push(
+                    Diagnostic::error("E0408", Place::value(info.name()), "nothing computes this output")
+                        .help("the file is damaged, or the exporter that wrote it has a bug"),
+                ),
+            }
+        }
+        if proto.output.is_empty() {
+            self.diagnostics.push(
+                Diagnostic::error("E0408", Place::Model, "the graph has no outputs")
+                    .help("mark what the model is to compute as an output"),
+            );
+        }
+        outputs
+    }
+}
+
+/// The names that a node reads, those of the graphs in its attributes too.
+fn names_read(node: &NodeProto) -> Vec<&str> {
+    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    for attribute in &node.attribute {
+        for graph in attribute.g.iter().chain(&attribute.graphs) {
+            names.extend(graph.node.iter().flat_map(names_read));
+            names.extend(graph.output.iter().map(|info| info.name()));
+        }
+    }
+    names
+}
+
+fn check_count(what: &str, given: usize, (low, high): (usize, usize)) -> std::result::Result<(), Fault> {
+    if (low..=high).contains(&given) {
+        return Ok(());
+    }
+    let expected = if low == high { format!("{low}") } else { format!("{low} to {high}") };
+    Err(Fault::Invalid(format!("it has {given} {what}, the operator takes {expected}")))
+}
+
+fn unknown_operator(node: &NodeProto, opset: i64) -> Fault {
+    let domain = if node.domain().is_empty() { "ai.onnx" } else { node.domain() };
+    let newer = ops::find(node.domain(), node.op_type(), i64::MAX).map(|def| def.since);
+    match newer {
+        Some(since) => Fault::unsupported(
+            format!("{} is not defined in operator set {opset} of {domain}", node.op_type()),
+            format!("it is from version {since} on: correct the model's opset_import"),
+        ),
+        None => Fault::unsupported(
+            format!("the operator {domain}::{} is not supported", node.op_type()),
+            "express it by supported operators when exporting (SUPPORTED.md lists them)",
+        ),
+    }
+}
+
+/// Drops the symbols that nothing needs: pinned ones, whose extents are constants.
+fn drop_unread_symbols(graph: &mut Graph) {
+    let mut read: BTreeSet<Arc<str>> = BTreeSet::new();
+    for &input in graph.inputs() {
+        read.extend(graph.ty(input).dims.iter().flat_map(Expr::symbols));
+    }
+    graph.symbols.retain(|name, symbol| read.contains(name) || matches!(symbol.source, SymbolSource::Count(_)));
+}
+
+/// A node with graphs in its attributes, while it is imported.
+pub struct Regions<'i, 'm> {
+    importer: &'i mut Importer<'m>,
+    pub attrs: Attrs<'m>,
+    inputs: Vec<Option<ValueId>>,
+    wanted: Vec<bool>,
+    origin: Origin,
+    name: &'m str,
+}
+
+/// A graph imported as a region: its graph, and the values around it that are its inputs, in order.
+pub struct Captured {
+    graph: Graph,
+    captures: Vec<ValueId>,
+}
+
+impl<'m> Regions<'_, 'm> {
+    /// Composes operations beside the node.
+    pub fn builder(&mut self) -> Builder<'_> {
+        let origin = self.origin.clone();
+        Builder::new(self.importer.graph(), origin, self.name)
+    }
+
+    /// Operand `k`, which must be there.
+    ///
+    /// # Errors
+    /// One sentence, if it is absent.
+    pub fn input(&self, k: usize) -> std::result::Result<ValueId, Fault> {
+        self.inputs.get(k).copied().flatten().ok_or_else(|| Fault::Invalid(format!("operand {k} is missing")))
+    }
+
+    /// How many results the node lists.
+    pub fn output_count(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Imports `proto` into the graph around it, as if its nodes stood there: for a branch that is always taken.
+    ///
+    /// # Errors
+    /// Empty diagnostics, as what is wrong has been reported.
+    pub fn inline(&mut self, proto: &'m GraphProto) -> Imported {
+        let graph = self.importer.graphs.len() - 1;
+        self.importer.scopes.push(Scope { names: BTreeMap::new(), graph });
+        let outputs = self.importer.body(proto);
+        self.importer.scopes.pop();
+        outputs
+    }
+
+    /// Imports `proto` as a graph of its own.
+    ///
+    /// # Errors
+    /// Empty diagnostics, as what is wrong has been reported.
+    pub fn region(&mut self, proto: &'m GraphProto) -> std::result::Result<Captured, Fault> {
+        let mut graph = Graph::new(proto.name());
+        graph.symbols = self.importer.graph().symbols.clone();
+        let index = self.importer.graphs.len();
+        self.importer.graphs.push(Frame::new(graph));
+        self.importer.scopes.push(Scope { names: BTreeMap::new(), graph: index });
+        let outputs = self.importer.body(proto);
+        self.importer.scopes.pop();
+        let Some(Frame { mut graph, inputs, .. }) = self.importer.graphs.pop() else {
+            crate::bug!("a region's graph is gone")
+        };
+        for (info, value) in proto.output.iter().zip(outputs?) {
+            let Some(value) = value else { crate::bug!("a region's output has no value") };
+            graph.add_output(info.name(), value);
+        }
+        graph.symbols.clear();
+        Ok(Captured { graph, captures: inputs })
+    }
+
+    /// An `If` of two regions. Both get the captures of both, in one order.
+    ///
+    /// # Errors
+    /// One sentence, if the branches' results do not agree.
+    pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Imported {
+        let mut captures = then_region.captures.clone();
+        captures.extend(else_region.captures.iter().filter(|value| !then_region.captures.contains(value)));
+        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own }| {
+            let outer = self.importer.graph();
+            let inputs = captures.iter().map(|value| match own.iter().position(|captured| captured == value) {
+                Some(k) => graph.inputs()[k],
+                None => {
+                    let value = outer.value(*value);
+                    graph.add_input(&value.name, value.ty.clone())
+                }
+            });
+            let order: Vec<ValueId> = inputs.collect();
+            graph.reorder_inputs(&order);
+            Region(Box::new(graph))
+        });
+        let [then_region, else_region] = regions;
+        let mut inputs = vec![Some(condition)];
+        inputs.extend(captures.into_iter().map(Some));
+        let wanted = self.output_count();
+        Ok(self.builder().node_with(Op::If { then_region, else_region }, &inputs, wanted)?)
+    }
+}
+
+impl<'m> Importer<'m> {
+    /// Imports the initializers, nodes and outputs of a graph in an attribute.
+    fn body(&mut self, proto: &'m GraphProto) -> Imported {
+        let before = self.diagnostics.len();
+        self.initializers(proto);
+        self.nodes(proto);
+        let outputs = self.outputs(proto);
+        if self.diagnostics.len() > before || outputs.len() != proto.output.len() {
+            return Err(Fault::Attribute(Diagnostics::new()));
+        }
+        Ok(outputs.into_iter().map(|(_, value)| Some(value)).collect())
+    }
+}

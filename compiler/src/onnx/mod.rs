@@ -1,0 +1,22 @@
+//! The ONNX side of the compiler, and the only code that knows protobuf: bytes to a checked [`Model`], its stored
+//! tensors and its nodes' attributes.
+//!
+//! Contract: whatever the bytes are, the answer is a value or `Diagnostics`; never a panic, a hang, or memory beyond a
+//! constant factor of the bytes that are really there. Weights are views of the mapped file, never copies.
+
+mod attrs;
+mod external;
+mod import;
+mod load;
+mod ops;
+#[rustfmt::skip]
+pub mod proto;
+mod sparse;
+mod tensor;
+
+pub use attrs::Attrs;
+pub use external::External;
+pub use import::import;
+pub use load::{Model, OPSETS, load, load_bytes};
+pub use sparse::{DENSE_LIMIT, densify};
+pub use tensor::{TensorRef, decode, dtype_of};
