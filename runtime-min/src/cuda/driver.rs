@@ -68,6 +68,7 @@ macro_rules! functions {
                 ///
                 /// # Safety
                 /// What the driver's reference asks of the arguments must hold.
+                #[allow(clippy::too_many_arguments, reason = "the driver's own lists")]
                 pub(super) unsafe fn $method(&self, $($argument: $type),*) -> Result<(), DriverError> {
                     const NAME: &str = name_of(&[$($symbol),+]);
                     let Some(function) = self.$method else {

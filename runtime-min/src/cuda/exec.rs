@@ -140,9 +140,13 @@ impl<'a> Exec<'a> {
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
         let stream = &self.stream;
-        let mut marks: Vec<(&'a str, Event)> = Vec::new();
+        // Made beforehand, so that the host stays ahead of the device where it can.
+        let event = || Event::new(stream.device(), EventUse::Time);
+        let count = 2 * tables.segments[PlanTables::MAIN].steps.len();
+        let mut spare = (0..count).map(|_| event()).collect::<Result<Vec<_>, _>>().map_err(during("making events"))?;
+        let mut marks: Vec<(&'a str, Event)> = Vec::with_capacity(count);
         let mut mark = |step: &Step<'a>, _: At| {
-            let event = Event::new(stream.device(), EventUse::Time)?;
+            let event = spare.pop().map_or_else(event, Ok)?;
             event.record(stream)?;
             marks.push((step.label, event));
             Ok(())
@@ -358,7 +362,7 @@ struct Staging {
 }
 
 impl Staging {
-    /// Gives each port room for its tensor at the present shapes. Waits for the stream before memory is replaced.
+    /// Gives each port room for its tensor at the present shapes. Nothing is copying: each run waits for its copies.
     fn lay_out(&mut self, stream: &Stream, ports: &[Port<'_>], shapes: &Shapes<'_>) -> Result<(), DriverError> {
         self.ranges.clear();
         let mut end = 0usize;

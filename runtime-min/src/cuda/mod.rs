@@ -18,6 +18,11 @@ mod pending;
 mod record;
 mod stream;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use device::{Device, DeviceFacts};
 pub use driver::{Driver, OLDEST_DRIVER};
 pub use engine::Engine;
