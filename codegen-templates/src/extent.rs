@@ -115,18 +115,23 @@ impl Expr {
         if let Some(value) = rest.as_const() {
             return whole + Expr::constant(floor_div(value, divisor));
         }
-        // floor(floor(x / a) / b) = floor(x / (a b))
-        if let Some((inner, a)) = rest.as_floor_div_const() {
-            let combined = inner.floor_div(&Expr::constant(a.saturating_mul(divisor)));
-            return whole + combined;
+        // floor((floor(x / a) + c) / b) = floor((x + a c) / (a b))
+        if let Some((inner, a, c)) = rest.as_floor_div_const() {
+            let shifted = inner.clone() + Expr::constant(a.saturating_mul(c));
+            return whole + shifted.floor_div(&Expr::constant(a.saturating_mul(divisor)));
         }
         whole + Expr::atom(Atom::FloorDiv(Box::new(rest), Box::new(Expr::constant(divisor))))
     }
 
-    fn as_floor_div_const(&self) -> Option<(&Expr, i64)> {
-        let (product, &coefficient) = self.terms.iter().next()?;
-        match (self.terms.len(), coefficient, product.as_slice()) {
-            (1, 1, [Atom::FloorDiv(a, b)]) => b.as_const().filter(|&b| b > 0).map(|b| (a.as_ref(), b)),
+    /// `(x, a, c)` if this is `floor(x / a) + c` with a positive constant `a`.
+    fn as_floor_div_const(&self) -> Option<(&Expr, i64, i64)> {
+        let constant = self.terms.get(&Vec::new() as &Product).copied().unwrap_or(0);
+        let mut others = self.terms.iter().filter(|(product, _)| !product.is_empty());
+        let (product, &coefficient) = others.next()?;
+        match (others.next(), coefficient, product.as_slice()) {
+            (None, 1, [Atom::FloorDiv(x, a)]) => {
+                a.as_const().filter(|&a| a > 0).map(|a| (x.as_ref(), a, constant))
+            }
             _ => None,
         }
     }

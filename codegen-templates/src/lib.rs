@@ -1,10 +1,15 @@
 //! Everything that Lapidary knows about kernels: what may be asked ([`problem`]), which implementations there are for
 //! it ([`families`]), and what each GPU architecture can do ([`arch`]). It never sees a model's graph.
 
+pub mod arch;
+pub mod candidate;
 pub mod extent;
+pub mod families;
 pub mod problem;
 pub mod program;
 
+pub use arch::Arch;
+pub use candidate::{Answer, Candidate, Launch, Param, Refusal, Shapes, Source};
 pub use extent::{Atom, Expr};
 pub use problem::{Kind, Operand, Problem};
 pub use program::Program;
