@@ -5,6 +5,7 @@ pub mod arch;
 pub mod candidate;
 pub mod extent;
 pub mod families;
+pub mod headers;
 pub mod problem;
 pub mod program;
 

@@ -1,6 +1,8 @@
 //! The kernel families: for each kind of problem, who offers implementations.
 //!
-//! A family's Rust side lies in a file here and its CUDA side in `families/<name>/kernel.cuh` at the crate's root.
+//! A family is one folder, `families/<name>` at the crate's root: `mod.rs` (candidates, legality, predicted cost),
+//! `kernel.cuh` (the kernel itself), `README.md` (the algorithm and its limits). To add one, add the folder, its `mod`
+//! line and its [`Family`] here, and its header to [`crate::headers`].
 
 use crate::arch::Arch;
 use crate::candidate::{Answer, Family, Shapes};
