@@ -11,16 +11,16 @@ pub struct Library {
 }
 
 impl Library {
-    /// Opens the first of `names` that the system's loader finds; else returns the loader's last complaint.
+    /// Opens the first of `names` that the system's loader finds; else returns what the loader says of the first.
     pub fn open(names: &[&CStr]) -> Result<Library, String> {
-        let mut reason = String::from("no name to try");
+        let mut reason = None;
         for name in names {
             match os::open(name) {
                 Ok(handle) => return Ok(Library { handle }),
-                Err(text) => reason = text,
+                Err(text) => reason = reason.or(Some(text)),
             }
         }
-        Err(reason)
+        Err(reason.unwrap_or_default())
     }
 
     /// The address of `name`, or `None` if the library does not export it.
