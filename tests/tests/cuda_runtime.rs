@@ -209,18 +209,18 @@ fn memory_streams_and_events(device: &Arc<Device>) -> Result<(), DriverError> {
 }
 
 fn kernels_and_their_errors(device: &Arc<Device>) -> Result<(), DriverError> {
-    let function = Module::load(device, Image::Ptx(SCALE))?.function("scale")?;
+    // SAFETY: PTX, which the driver parses as text.
+    let load = |text| unsafe { Module::load(device, Image::Ptx(text)) };
+    let function = load(SCALE)?.function("scale")?;
     let facts = function.facts()?;
     assert!(facts.registers_per_thread > 0 && facts.local_bytes == 0 && facts.max_threads_per_block >= 128);
     assert!(function.blocks_per_sm(128, 0)? > 0);
     function.allow_shared_bytes(64 * 1024)?;
-    let missing = Module::load(device, Image::Ptx(SCALE))?.function("absent").expect_err("absent");
+    let missing = load(SCALE)?.function("absent").expect_err("absent");
     assert!(missing.to_string().contains("CUDA_ERROR_NOT_FOUND"), "{missing}");
-    let wrong = Module::load(device, Image::Ptx(b".version 7.0\n.target sm_80\nnonsense\n")).expect_err("nonsense");
+    let wrong = load(b".version 7.0\n.target sm_80\nnonsense\n").expect_err("nonsense");
     let DriverError::Call { detail, .. } = &wrong else { panic!("{wrong}") };
     assert!(detail.contains("line 3"), "{wrong}");
-    let cubin = Module::load(device, Image::Cubin(b"\x7fELF but no more than that, and zeros behind it\0\0\0\0\0\0\0"));
-    assert!(cubin.is_err());
     Ok(())
 }
 

@@ -49,6 +49,7 @@ impl<'a> Engine<'a> {
         weights: Weights<'_>,
         launch: LaunchMode,
     ) -> Result<Engine<'a>, Error> {
+        let _current = device.make_current().map_err(during("loading the model"))?;
         let functions = load_kernels(device, tables)?;
         let stream = Stream::new(device).map_err(during("loading the model"))?;
         let bytes = weights.bytes();
@@ -131,7 +132,9 @@ fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Fun
             ArchKind::Cubin | ArchKind::CubinExact => Image::Cubin(code),
             ArchKind::Ptx => Image::Ptx(code),
         };
-        let function = Module::load(device, image).and_then(|module| {
+        // SAFETY: the tables hold what the compiler wrote.
+        let module = unsafe { Module::load(device, image) };
+        let function = module.and_then(|module| {
             let function = module.function(kernel.entry)?;
             if shared > 0 {
                 function.allow_shared_bytes(shared)?;

@@ -70,6 +70,8 @@ impl<'a> Exec<'a> {
     /// # Errors
     /// [`Error::Poisoned`] after an earlier failure; else the driver's.
     pub fn run(&mut self, shapes: &Shapes<'a>, change: Change, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        let engine = self.engine.clone();
+        let _current = engine.device.make_current().map_err(during("running the model"))?;
         self.prepare(shapes, change)?;
         self.stage(shapes, inputs)?;
         let enqueued = self.enqueue_run(shapes);
@@ -93,22 +95,28 @@ impl<'a> Exec<'a> {
         inputs: &[InputRef<'_>],
         observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
     ) -> Result<(), Error> {
+        let engine = self.engine.clone();
+        let _current = engine.device.make_current().map_err(during("running the model"))?;
         self.invalidate(change)?;
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
-        let mut bytes = Vec::new();
+        // Words, so that elements of every type are aligned in it.
+        let mut words: Vec<u64> = Vec::new();
         let stream = &self.stream;
         let mut show = |step: &Step<'a>, at: At| {
             let At::Behind = at else { return Ok(()) };
             for &tensor in step.outputs.iter().filter(|&&tensor| tensor != NONE) {
-                bytes.resize(shapes.bytes(tensor), 0);
-                // SAFETY: the tensor has that many bytes on the device, and `bytes` is left alone until the wait.
-                unsafe { stream.copy_to_host(bytes.as_mut_ptr(), memory.address(tensor), bytes.len())? };
+                let len = shapes.bytes(tensor);
+                words.resize(len.div_ceil(8), 0);
+                // SAFETY: the tensor has that many bytes on the device, and the words are left alone until the wait.
+                unsafe { stream.copy_to_host(words.as_mut_ptr().cast(), memory.address(tensor), len)? };
                 stream.synchronize()?;
+                // SAFETY: at least `len` initialized bytes.
+                let bytes = unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u8>(), len) };
                 let dtype = tables.tensors[tensor as usize].dtype;
                 let extents = shapes.extents(tensor);
-                observe(step.label, tensor, OutputRef { name: step.label, dtype, extents, bytes: &bytes });
+                observe(step.label, tensor, OutputRef { name: step.label, dtype, extents, bytes });
             }
             Ok(())
         };
@@ -135,6 +143,8 @@ impl<'a> Exec<'a> {
         inputs: &[InputRef<'_>],
         observe: &mut dyn FnMut(&str, f64),
     ) -> Result<(), Error> {
+        let engine = self.engine.clone();
+        let _current = engine.device.make_current().map_err(during("running the model"))?;
         self.invalidate(change)?;
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;

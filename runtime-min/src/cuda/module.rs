@@ -34,7 +34,10 @@ impl Module {
     /// # Errors
     /// [`DriverError::Call`] if the image does not fit the device or the driver; with PTX the compiler's log is its
     /// detail.
-    pub fn load(device: &Arc<Device>, image: Image<'_>) -> Result<Arc<Module>, DriverError> {
+    ///
+    /// # Safety
+    /// A cubin is whole, as the compiler wrote it: the driver trusts the sizes that it states.
+    pub unsafe fn load(device: &Arc<Device>, image: Image<'_>) -> Result<Arc<Module>, DriverError> {
         let text;
         let bytes = match image {
             Image::Cubin(bytes) => bytes,
@@ -50,7 +53,7 @@ impl Module {
         let mut options = [JIT_ERROR_LOG_BUFFER, JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
         let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
         let mut handle = CuModule::NULL;
-        // SAFETY: the image is whole (a cubin states its own size, PTX ends with a zero); options and values have two
+        // SAFETY: the image is whole (a cubin as promised, PTX up to its zero); options and values have two
         // entries each, of the types that the reference states; all outlive the call. Unloaded once, in `drop`.
         let loaded = unsafe {
             device.driver.module_load_data_ex(

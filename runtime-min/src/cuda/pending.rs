@@ -62,9 +62,11 @@ impl<'a> Exec<'a> {
     /// longer. Returns at once (a plan with branches waits for its conditions).
     ///
     /// # Errors
-    /// [`Error::Length`] for a buffer that is too short, [`Error::Poisoned`] after an earlier failure; else the
+    /// [`Error::Length`] for a missing buffer or one that is too short, [`Error::Poisoned`] after an earlier failure; else the
     /// driver's. Then the buffers are lost.
     pub fn enqueue(&mut self, shapes: &Shapes<'a>, change: Change, buffers: Buffers) -> Result<Pending, Error> {
+        let engine = self.engine.clone();
+        let _current = engine.device.make_current().map_err(during("enqueueing"))?;
         self.prepare(shapes, change)?;
         let tables = self.engine.tables;
         check(tables.inputs, shapes, &buffers.inputs)?;
@@ -88,7 +90,7 @@ impl<'a> Exec<'a> {
     /// order of the ports); later work of `stream` waits for it. The host does not wait.
     ///
     /// # Errors
-    /// [`Error::InputCount`] for the wrong number of inputs, [`Error::Poisoned`], or the driver's.
+    /// [`Error::Length`] for the wrong number of addresses, [`Error::Poisoned`], or the driver's.
     ///
     /// # Safety
     /// Each address is valid for the bytes of its tensor at these shapes, and nothing that is not ordered with
@@ -102,11 +104,13 @@ impl<'a> Exec<'a> {
         outputs: &[CuDevicePtr],
         stream: CuStream,
     ) -> Result<(), Error> {
+        let engine = self.engine.clone();
+        let _current = engine.device.make_current().map_err(during("enqueueing"))?;
         self.prepare(shapes, change)?;
         let tables = self.engine.tables;
         for (ports, given) in [(tables.inputs, inputs), (tables.outputs, outputs)] {
             if ports.len() != given.len() {
-                return Err(Error::InputCount { expected: ports.len(), given: given.len() });
+                return Err(wrong_count(ports.len(), given.len()));
             }
         }
         let mark = Event::new(self.stream.device(), EventUse::Order).map_err(during("enqueueing"))?;
@@ -159,10 +163,14 @@ impl<'a> Exec<'a> {
     }
 }
 
+fn wrong_count(expected: usize, given: usize) -> Error {
+    Error::Length { tensor: "list of buffers".to_owned(), expected, given }
+}
+
 /// Says that there is a buffer for each port, and that each is long enough.
 fn check(ports: &[Port<'_>], shapes: &Shapes<'_>, buffers: &[DeviceBuffer]) -> Result<(), Error> {
     if ports.len() != buffers.len() {
-        return Err(Error::InputCount { expected: ports.len(), given: buffers.len() });
+        return Err(wrong_count(ports.len(), buffers.len()));
     }
     for (port, buffer) in ports.iter().zip(buffers) {
         let expected = shapes.bytes(port.tensor);
