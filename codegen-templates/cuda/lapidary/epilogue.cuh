@@ -1,0 +1,100 @@
+// epilogue.cuh - from accumulators to stored outputs, for every family that computes a matrix product.
+//
+// An epilogue is what the compiler fused behind the product:
+//   struct Epi {
+//     using Out = f16;
+//     struct Params { Out* y; /* further inputs */ };
+//     static __device__ float apply(const Params&, float acc, long long o, int ch);
+//   };
+// `o` is the linear index in the contiguous output, `ch` its channel. apply takes and returns the
+// accumulator's type (float; i32 and f64 for those products); the result is converted to Out.
+//
+// A map places the product in the output: element (m, n) is at row(m) + column(n).
+//   struct Map {
+//     static constexpr int CHANNEL_STEP;   // 1: the channel moves with n; 0: with m
+//     int m, n;                            // extents of the product
+//     i64 row(int) const, column(int) const;
+//     int channel(int m, int n) const;
+//   };
+#pragma once
+#include "lapidary/prelude.cuh"
+
+namespace lapidary {
+
+// Applies the epilogue to N adjacent outputs from `o` on and stores them; N is a power of two, and
+// the compiler has proved y + o a multiple of N elements.
+template <class Epi, int N, int CHANNEL_STEP, class A>
+LAPIDARY_FN void emit(const typename Epi::Params& e, const A (&acc)[N], i64 o, int ch) {
+  using Out = typename Epi::Out;
+  constexpr int PIECE = N * int(sizeof(Out)) > 16 ? 16 / int(sizeof(Out)) : N;
+#pragma unroll
+  for (int p = 0; p < N; p += PIECE) {
+    Vec<Out, PIECE> r;
+#pragma unroll
+    for (int j = 0; j < PIECE; ++j) r[j] = convert<Out>(Epi::apply(e, acc[p + j], o + p + j, ch + (p + j) * CHANNEL_STEP));
+    store(e.y + o + p, r);
+  }
+}
+
+// The epilogue of a split product: the bare sums, for splitk_reduce to finish.
+template <class A>
+struct PartialSums {
+  using Out = A;
+  struct Params {
+    A* y;
+  };
+  static LAPIDARY_FN A apply(const Params&, A acc, i64, int) { return acc; }
+};
+
+// Sums the `splits` slices of a workspace in order and runs the epilogue. Slice s begins at
+// s * slice, slice a multiple of 4 elements; total < 2^31. One thread takes VEC (1, 2 or 4) outputs.
+template <class A>
+struct SplitkParams {
+  const A* workspace;
+  int splits;
+  int total;
+  i64 slice;
+  int inner;     // outputs per channel step: 1 for a matrix product, pixels of a map for NCHW
+  int channels;
+};
+template <int VEC, class A, class Epi>
+LAPIDARY_FN void splitk_reduce(const SplitkParams<A>& p, const typename Epi::Params& e) {
+  const i64 first = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) * VEC;
+  if (first >= p.total) return;
+  const int o = static_cast<int>(first);
+  A sum[VEC] = {};
+  constexpr int PIECE = VEC * int(sizeof(A)) > 16 ? 16 / int(sizeof(A)) : VEC;
+#pragma unroll 4
+  for (int s = 0; s < p.splits; ++s) {
+#pragma unroll
+    for (int q = 0; q < VEC; q += PIECE) {
+      // A slice is padded to 4 elements, so the last vector of one may be read whole.
+      const Vec<A, PIECE> v = load<A, PIECE>(p.workspace + s * p.slice + o + q);
+#pragma unroll
+      for (int j = 0; j < PIECE; ++j) sum[q + j] += v[j];
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < VEC; ++j) {
+    if (o + j < p.total) {
+      const int ch = (o + j) / p.inner % p.channels;
+      e.y[o + j] = convert<typename Epi::Out>(Epi::apply(e, sum[j], o + j, ch));
+    }
+  }
+}
+
+// The tile of the output that a CTA computes. Tiles go in bands of BAND tile rows, down the band and
+// then on to its next column, so that the CTAs in flight share rows and columns in L2.
+struct TileIndex {
+  int m, n;
+};
+template <int BAND>
+LAPIDARY_FN TileIndex tile_index(int t, int tiles_m, int tiles_n) {
+  const int band = t / (BAND * tiles_n);
+  const int rest = t - band * BAND * tiles_n;
+  const int height = min(BAND, tiles_m - band * BAND);
+  const int n = rest / height;
+  return {band * BAND + rest - n * height, n};
+}
+
+}  // namespace lapidary

@@ -1,0 +1,103 @@
+// wide.cuh - moving several consecutive elements at once, and taking linear indices apart.
+//
+// Contract: N is a power of two. N elements move in instructions of at most 16 bytes, so the address must be a
+// multiple of min(16, N * sizeof(T)); the compiler that chose N has proved it. N == 1 asks for nothing.
+#pragma once
+
+#include "lapidary/math.cuh"
+
+namespace lapidary {
+
+// The elements of one instruction.
+template <class T, int N>
+inline constexpr int piece_of = N * int(sizeof(T)) <= 16 ? N : 16 / int(sizeof(T));
+
+template <class T, int N>
+LAPIDARY_FN void load_wide(const T* p, T (&x)[N]) {
+  constexpr int P = piece_of<T, N>;
+#pragma unroll
+  for (int i = 0; i < N; i += P) {
+    const Vec<T, P> piece = load<T, P>(p + i);
+#pragma unroll
+    for (int j = 0; j < P; ++j) x[i + j] = piece[j];
+  }
+}
+template <class T, int N>
+LAPIDARY_FN void store_wide(T* p, const T (&x)[N]) {
+  constexpr int P = piece_of<T, N>;
+#pragma unroll
+  for (int i = 0; i < N; i += P) {
+    Vec<T, P> piece;
+#pragma unroll
+    for (int j = 0; j < P; ++j) piece[j] = x[i + j];
+    store<T, P>(p + i, piece);
+  }
+}
+
+// N elements of dtype T as compute values.
+template <class T, int N>
+LAPIDARY_FN void load_values(const Memory<T>* p, Compute<T> (&x)[N]) {
+  Memory<T> raw[N];
+  load_wide<Memory<T>, N>(p, raw);
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = widen<T>(raw[i]);
+}
+template <class T, int N>
+LAPIDARY_FN void store_values(Memory<T>* p, const Compute<T> (&x)[N]) {
+  Memory<T> raw[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) raw[i] = narrow<T>(x[i]);
+  store_wide<Memory<T>, N>(p, raw);
+}
+
+// quotient and remainder of non-negative operands; 64-bit ones take the 32-bit way where they fit.
+LAPIDARY_FN void divide(i32 a, i32 b, i32& quotient, i32& remainder) {
+  quotient = static_cast<i32>(static_cast<u32>(a) / static_cast<u32>(b));
+  remainder = a - quotient * b;
+}
+LAPIDARY_FN void divide(i64 a, i64 b, i64& quotient, i64& remainder) {
+  if (((a | b) >> 32) == 0) {
+    quotient = static_cast<i64>(static_cast<u32>(a) / static_cast<u32>(b));
+  } else {
+    quotient = a / b;
+  }
+  remainder = a - quotient * b;
+}
+
+// coordinates[d] of the row-major position `linear` in dims; coordinate 0 takes what is left.
+template <int RANK, class Index>
+LAPIDARY_FN void unravel(Index linear, const Index (&dims)[RANK], Index (&coordinates)[RANK]) {
+#pragma unroll
+  for (int d = RANK - 1; d > 0; --d) {
+    Index quotient;
+    divide(linear, dims[d], quotient, coordinates[d]);
+    linear = quotient;
+  }
+  coordinates[0] = linear;
+}
+template <int RANK, class Index>
+LAPIDARY_FN Index dot(const Index (&a)[RANK], const Index (&b)[RANK]) {
+  Index sum = 0;
+#pragma unroll
+  for (int d = 0; d < RANK; ++d) sum += a[d] * b[d];
+  return sum;
+}
+template <int RANK, class Index>
+LAPIDARY_FN Index product(const Index (&dims)[RANK]) {
+  Index n = 1;
+#pragma unroll
+  for (int d = 0; d < RANK; ++d) n *= dims[d];
+  return n;
+}
+
+// This thread's number in the grid and the number of threads, one-dimensional launches.
+template <class Index>
+LAPIDARY_FN Index grid_thread() {
+  return static_cast<Index>(blockIdx.x) * static_cast<Index>(blockDim.x) + static_cast<Index>(threadIdx.x);
+}
+template <class Index>
+LAPIDARY_FN Index grid_threads() {
+  return static_cast<Index>(gridDim.x) * static_cast<Index>(blockDim.x);
+}
+
+}  // namespace lapidary
