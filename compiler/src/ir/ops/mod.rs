@@ -5,6 +5,12 @@
 //! Composition does the rest: an activation, a bias, a comparison is a pointwise program; a fused operation is an
 //! operation with an epilogue program, never a new variant.
 
+mod infer;
+mod known;
+
+pub use infer::{Inference, infer};
+pub use known::known;
+
 use lapidary_runtime::op::{
     ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
     Softmax, Transpose,

@@ -1,0 +1,402 @@
+//! What is known of a small integer result while compiling: shape arithmetic, carried out on formulas.
+//!
+//! Models compute shapes with ordinary operations (Shape, Gather, Mul, Concat, Reshape). [`known`] follows them
+//! element by element, so that the importer sees formulas over the symbols where it needs a shape. `None` means that
+//! the value is not known, never that something is wrong.
+//!
+//! Floats are not followed: a `Cast` to a float type ends the chain (see `cast` below, the one place to extend).
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{Arg, Instr, Reduce, ReduceKind, ScalarOp};
+
+use super::Op;
+use crate::ir::{Expr, Known, Program, Type};
+
+/// The largest number of elements that is followed.
+const MAX_ELEMENTS: usize = 256;
+
+/// The bounds of a formula.
+type Bounds<'a> = &'a dyn Fn(&Expr) -> (i64, i64);
+
+/// The elements of the first result of `op`, of type `result`, where they follow from those of the operands.
+/// `inputs` holds what is known of each operand: tensors of rank 0 or 1.
+pub fn known(op: &Op, inputs: &[Option<Known>], result: &Type, range: Bounds<'_>) -> Option<Known> {
+    if result.dims.len() > 1 || !is_tracked(result.dtype) {
+        return None;
+    }
+    let count = usize::try_from(result.count().as_const()?).ok().filter(|&count| count <= MAX_ELEMENTS)?;
+    let elements = elements(op, inputs, count, range)?;
+    let fits = elements.len() == count && elements.iter().all(|element| holds(result.dtype, element, range));
+    fits.then_some(Known(elements))
+}
+
+fn is_tracked(dtype: DType) -> bool {
+    matches!(dtype, DType::I64 | DType::I32 | DType::Bool)
+}
+
+fn elements(op: &Op, inputs: &[Option<Known>], count: usize, range: Bounds<'_>) -> Option<Vec<Expr>> {
+    let operand = |k: usize| inputs.get(k).and_then(Option::as_ref).map(|known| known.0.as_slice());
+    match op {
+        Op::Pointwise(program) => pointwise(program, inputs, count, range),
+        // Of rank 0 or 1, the elements and their order stay.
+        Op::Reshape(_) | Op::Transpose(_) => operand(0).map(<[Expr]>::to_vec),
+        Op::Expand(_) => (0..count).map(|i| broadcast_element(operand(0)?, i)).collect(),
+        Op::Slice { starts, steps, .. } => slice(operand(0)?, starts, steps, count),
+        Op::Concat { axis: 0 } => {
+            let parts: Option<Vec<&[Expr]>> = (0..inputs.len()).map(operand).collect();
+            Some(parts?.concat())
+        }
+        Op::Gather { axis: 0 } | Op::GatherElements { axis: 0 } => gather(operand(0)?, operand(1)?),
+        Op::Range { .. } => {
+            let (start, delta) = (operand(0)?.first()?, operand(1)?.first()?);
+            Some((0..count).map(|i| start.clone() + delta.clone() * Expr::from(i)).collect())
+        }
+        Op::Extents { values, .. } => Some(values.clone()),
+        Op::Reduce(spec) => reduce(spec, operand(0)?, range),
+        Op::MatMul(..)
+        | Op::Conv(..)
+        | Op::ConvTranspose(..)
+        | Op::Pool(..)
+        | Op::ArgReduce(_)
+        | Op::Softmax(_)
+        | Op::Norm(_)
+        | Op::GroupNorm(_)
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::Resize(..)
+        | Op::Recurrent(_)
+        | Op::CumSum { .. }
+        | Op::TopK { .. }
+        | Op::If { .. } => None,
+    }
+}
+
+/// Element `i` of the result's shape, where a scalar repeats.
+fn broadcast_element(elements: &[Expr], i: usize) -> Option<Expr> {
+    if elements.len() == 1 { elements.first().cloned() } else { elements.get(i).cloned() }
+}
+
+fn slice(x: &[Expr], starts: &[Expr], steps: &[i64], count: usize) -> Option<Vec<Expr>> {
+    let (Some(start), Some(&step)) = (starts.first(), steps.first()) else {
+        return Some(x.to_vec());
+    };
+    let start = start.as_const()?;
+    let position = |i: usize| usize::try_from(step.checked_mul(i64::try_from(i).ok()?)?.checked_add(start)?).ok();
+    (0..count).map(|i| x.get(position(i)?).cloned()).collect()
+}
+
+fn gather(data: &[Expr], indices: &[Expr]) -> Option<Vec<Expr>> {
+    let size = i64::try_from(data.len()).ok()?;
+    let at = |index: &Expr| {
+        let index = index.as_const()?;
+        data.get(usize::try_from(if index < 0 { index + size } else { index }).ok()?).cloned()
+    };
+    indices.iter().map(at).collect()
+}
+
+fn reduce(spec: &Reduce, x: &[Expr], range: Bounds<'_>) -> Option<Vec<Expr>> {
+    if !spec.axes.contains(0) {
+        return Some(x.to_vec());
+    }
+    let fold = |start: Option<Expr>, step: &dyn Fn(Expr, &Expr) -> Expr| {
+        let (first, rest) = match start {
+            Some(start) => (start, x),
+            None => (x.first()?.clone(), &x[1..]),
+        };
+        Some(vec![rest.iter().fold(first, step)])
+    };
+    match spec.kind {
+        ReduceKind::Sum => fold(Some(Expr::constant(0)), &|a, b| a + b.clone()),
+        ReduceKind::Prod => fold(Some(Expr::constant(1)), &|a, b| a * b.clone()),
+        ReduceKind::Max => fold(None, &|a, b| larger(&a, b, range)),
+        ReduceKind::Min => fold(None, &|a, b| smaller(&a, b, range)),
+        ReduceKind::Mean
+        | ReduceKind::L1
+        | ReduceKind::L2
+        | ReduceKind::SumSquare
+        | ReduceKind::LogSum
+        | ReduceKind::LogSumExp => None,
+    }
+}
+
+fn pointwise(program: &Program, inputs: &[Option<Known>], count: usize, range: Bounds<'_>) -> Option<Vec<Expr>> {
+    let output = *program.outputs.first()?;
+    let element = |i: usize| {
+        let mut steps: Vec<Option<Expr>> = Vec::with_capacity(program.steps.len());
+        for instr in &program.steps {
+            let args = instr.args.map(|arg| argument(arg, inputs, &steps, i));
+            let of = instr.args.map(|arg| program.dtype_of(arg));
+            steps.push(step(instr, &args, &of, range).filter(|value| holds(instr.dtype, value, range)));
+        }
+        argument(output, inputs, &steps, i)
+    };
+    (0..count).map(element).collect()
+}
+
+fn argument(arg: Arg, inputs: &[Option<Known>], steps: &[Option<Expr>], i: usize) -> Option<Expr> {
+    match arg {
+        Arg::Input(k) => broadcast_element(&inputs.get(usize::from(k))?.as_ref()?.0, i),
+        Arg::Step(k) => steps.get(usize::from(k))?.clone(),
+        Arg::Imm(scalar) if scalar.dtype.is_float() => None,
+        Arg::Imm(scalar) => Some(Expr::constant(scalar.as_i64())),
+    }
+}
+
+/// Whether the type holds the value for every shape, so that no wrapping is lost. A formula of 64 bits is taken to.
+fn holds(dtype: DType, value: &Expr, range: Bounds<'_>) -> bool {
+    match bounds(dtype) {
+        Some((low, high)) => {
+            let (least, most) = range(value);
+            least >= low && most <= high
+        }
+        None => false,
+    }
+}
+
+/// The values of an integer type that are followed; `u64` does not fit in `i64`.
+fn bounds(dtype: DType) -> Option<(i64, i64)> {
+    match dtype {
+        DType::I64 => Some((i64::MIN, i64::MAX)),
+        DType::I32 => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
+        DType::I16 => Some((i64::from(i16::MIN), i64::from(i16::MAX))),
+        DType::I8 => Some((i64::from(i8::MIN), i64::from(i8::MAX))),
+        DType::U32 => Some((0, i64::from(u32::MAX))),
+        DType::U16 => Some((0, i64::from(u16::MAX))),
+        DType::U8 => Some((0, i64::from(u8::MAX))),
+        DType::Bool => Some((0, 1)),
+        DType::F64
+        | DType::F32
+        | DType::F16
+        | DType::BF16
+        | DType::U64
+        | DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0
+        | DType::F4E2M1
+        | DType::I4
+        | DType::U4
+        | DType::I2
+        | DType::U2 => None,
+    }
+}
+
+/// One step on formulas; `bool` values are 0 and 1. The caller drops what the step's type does not hold.
+fn step(instr: &Instr, args: &[Option<Expr>; 3], of: &[DType; 3], range: Bounds<'_>) -> Option<Expr> {
+    use ScalarOp::*;
+    if instr.op == Select {
+        return select(args);
+    }
+    if instr.op == Cast {
+        return cast(instr, args[0].as_ref(), of[0], range);
+    }
+    bounds(of[0])?;
+    let a = args[0].as_ref()?;
+    let b = args[1].as_ref();
+    let compare = |decide: fn(i64, i64) -> Option<bool>| {
+        let (low, high) = difference(a, b?, range);
+        decide(low, high).map(truth)
+    };
+    match instr.op {
+        Identity => Some(a.clone()),
+        Neg => arithmetic(a, &Expr::constant(-1), i64::checked_mul, |a, b| a * b),
+        Abs => Some(larger(a, &-a.clone(), range)),
+        Sign => sign(range(a)).map(Expr::constant),
+        Add => arithmetic(a, b?, i64::checked_add, |a, b| a + b),
+        Sub => arithmetic(a, b?, i64::checked_sub, |a, b| a - b),
+        Mul => arithmetic(a, b?, i64::checked_mul, |a, b| a * b),
+        Div => divide(a, b?, range),
+        Mod => modulo(a, b?, range),
+        Fmod => remainder(a, b?, range),
+        Pow => power(a, b?.as_const()?),
+        Min => Some(smaller(a, b?, range)),
+        Max => Some(larger(a, b?, range)),
+        BitNot => a.as_const().map(|a| Expr::constant(!a)),
+        BitAnd => Some(Expr::constant(a.as_const()? & b?.as_const()?)),
+        BitOr => Some(Expr::constant(a.as_const()? | b?.as_const()?)),
+        BitXor | Xor => Some(Expr::constant(a.as_const()? ^ b?.as_const()?)),
+        Not => a.as_const().map(|a| Expr::constant(1 - a)),
+        And => Some(Expr::constant(a.as_const()? & b?.as_const()?)),
+        Or => Some(Expr::constant(a.as_const()? | b?.as_const()?)),
+        Equal => compare(equality),
+        NotEqual => compare(|low, high| equality(low, high).map(|equal| !equal)),
+        Less => compare(|low, high| below(low, high, 0)),
+        LessEqual => compare(|low, high| below(low, high, 1)),
+        Greater => compare(|low, high| below(low, high, 1).map(|below| !below)),
+        GreaterEqual => compare(|low, high| below(low, high, 0).map(|below| !below)),
+        // Not used on shapes.
+        ShiftLeft | ShiftRight => None,
+        // Float functions.
+        Floor | Ceil | Round | Sqrt | Rsqrt | Reciprocal | Exp | Log | Sin | Cos | Tan | Asin | Acos | Atan | Sinh
+        | Cosh | Tanh | Asinh | Acosh | Atanh | Erf | Sigmoid | Softplus | IsNan | IsPosInf | IsNegInf => None,
+        // Handled above.
+        Select | Cast => None,
+    }
+}
+
+/// Formulas saturate where the operation wraps, so constants that overflow are not followed.
+fn arithmetic(
+    a: &Expr,
+    b: &Expr,
+    checked: fn(i64, i64) -> Option<i64>,
+    formula: fn(Expr, Expr) -> Expr,
+) -> Option<Expr> {
+    match (a.as_const(), b.as_const()) {
+        (Some(a), Some(b)) => checked(a, b).map(Expr::constant),
+        (_, _) => Some(formula(a.clone(), b.clone())),
+    }
+}
+
+fn truth(value: bool) -> Expr {
+    Expr::constant(i64::from(value))
+}
+
+fn select(args: &[Option<Expr>; 3]) -> Option<Expr> {
+    match args[0].as_ref().and_then(Expr::as_const) {
+        Some(0) => args[2].clone(),
+        Some(_) => args[1].clone(),
+        None if args[1] == args[2] => args[1].clone(),
+        None => None,
+    }
+}
+
+/// Between integers, and from constants: wraps. To `bool`: whether it is not 0. Float constants saturate.
+fn cast(instr: &Instr, value: Option<&Expr>, from: DType, range: Bounds<'_>) -> Option<Expr> {
+    let (low, high) = bounds(instr.dtype)?;
+    if from.is_float() {
+        let Arg::Imm(scalar) = instr.args[0] else { return None };
+        let value = scalar.as_f64();
+        // `as` truncates toward zero, saturates, and makes NaN 0, as the step does.
+        return Some(if instr.dtype == DType::Bool {
+            truth(value != 0.0)
+        } else {
+            Expr::constant((value as i64).clamp(low, high))
+        });
+    }
+    let value = value?;
+    if instr.dtype == DType::Bool {
+        let (least, most) = range(value);
+        return if least > 0 || most < 0 { Some(truth(true)) } else { value.as_const().map(|v| truth(v != 0)) };
+    }
+    match value.as_const() {
+        Some(value) => Some(Expr::constant(wrap(instr.dtype, value))),
+        None => Some(value.clone()),
+    }
+}
+
+/// The low bits of `value`, as the type reads them.
+fn wrap(dtype: DType, value: i64) -> i64 {
+    let unused = 64 - dtype.bits().min(64) as u32;
+    let high = value << unused;
+    if dtype.is_signed_int() { high >> unused } else { ((high as u64) >> unused) as i64 }
+}
+
+/// The bounds of `a - b`; terms that both have cancel.
+fn difference(a: &Expr, b: &Expr, range: Bounds<'_>) -> (i64, i64) {
+    range(&(a.clone() - b.clone()))
+}
+
+fn equality(low: i64, high: i64) -> Option<bool> {
+    match (low, high) {
+        (0, 0) => Some(true),
+        (low, high) if low > 0 || high < 0 => Some(false),
+        (_, _) => None,
+    }
+}
+
+/// Whether a value within the bounds is below `limit`, where all of them or none are.
+fn below(low: i64, high: i64, limit: i64) -> Option<bool> {
+    if high < limit {
+        Some(true)
+    } else if low >= limit {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn sign((low, high): (i64, i64)) -> Option<i64> {
+    match (low, high) {
+        (0, 0) => Some(0),
+        (low, _) if low > 0 => Some(1),
+        (_, high) if high < 0 => Some(-1),
+        (_, _) => None,
+    }
+}
+
+fn smaller(a: &Expr, b: &Expr, range: Bounds<'_>) -> Expr {
+    let (low, high) = difference(a, b, range);
+    if high <= 0 {
+        a.clone()
+    } else if low >= 0 {
+        b.clone()
+    } else {
+        a.smaller(b)
+    }
+}
+
+fn larger(a: &Expr, b: &Expr, range: Bounds<'_>) -> Expr {
+    let (low, high) = difference(a, b, range);
+    if low >= 0 {
+        a.clone()
+    } else if high <= 0 {
+        b.clone()
+    } else {
+        a.larger(b)
+    }
+}
+
+/// Truncated division.
+fn divide(a: &Expr, b: &Expr, range: Bounds<'_>) -> Option<Expr> {
+    if let (Some(a), Some(b)) = (a.as_const(), b.as_const()) {
+        return Some(Expr::constant(if b == 0 { 0 } else { a.wrapping_div(b) }));
+    }
+    let (low, high) = range(b);
+    if low <= 0 && high >= 0 {
+        return None;
+    }
+    if let Some(exact) = a.exact_div(b) {
+        return Some(exact);
+    }
+    // Rounding down is truncation where nothing is negative.
+    (range(a).0 >= 0 && low > 0).then(|| a.floor_div(b))
+}
+
+/// `a - b floor(a / b)`, which has the sign of the divisor.
+fn modulo(a: &Expr, b: &Expr, range: Bounds<'_>) -> Option<Expr> {
+    let (low, high) = range(b);
+    if low <= 0 && high >= 0 {
+        return None;
+    }
+    let (least, most) = range(a);
+    if least >= 0 && most < low {
+        return Some(a.clone());
+    }
+    Some(a.clone() - b.clone() * a.floor_div(b))
+}
+
+/// The remainder with the sign of the dividend.
+fn remainder(a: &Expr, b: &Expr, range: Bounds<'_>) -> Option<Expr> {
+    match (a.as_const(), b.as_const()) {
+        (Some(a), Some(b)) if b != 0 => Some(Expr::constant(a.wrapping_rem(b))),
+        (_, _) if range(a).0 >= 0 && range(b).0 > 0 => modulo(a, b, range),
+        (_, _) => None,
+    }
+}
+
+fn power(base: &Expr, exponent: i64) -> Option<Expr> {
+    if let Some(base) = base.as_const() {
+        return base.checked_pow(u32::try_from(exponent).ok()?).map(Expr::constant);
+    }
+    // Shape arithmetic squares and cubes; a larger power of a formula is not an extent.
+    (0..=4).contains(&exponent).then(|| (0..exponent).fold(Expr::constant(1), |power, _| power * base.clone()))
+}
+
+#[cfg(test)]
+mod tests;
