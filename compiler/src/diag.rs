@@ -97,6 +97,7 @@ pub const CODES: &[Code] = &[
     Code { code: "E0104", meaning: "the model's IR version is not supported" },
     Code { code: "E0105", meaning: "the model's operator set version is missing or not supported" },
     Code { code: "E0106", meaning: "a domain is imported with two different versions" },
+    Code { code: "E0107", meaning: "the model is too large in structure" },
     Code { code: "E0201", meaning: "an element type is not supported" },
     Code { code: "E0202", meaning: "a tensor's dimensions are impossible" },
     Code { code: "E0203", meaning: "a tensor has more or less data than its dimensions ask for" },

@@ -7,9 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::proto::attribute_proto::AttributeType;
-use super::proto::{
-    AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, TypeProto,
-};
+use super::proto::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, TypeProto};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// The attributes of one node. Every getter marks the attribute as known.
@@ -29,12 +27,7 @@ impl From<&NodeProto> for Place {
             name: node.name().to_owned(),
             op: node.op_type().to_owned(),
             domain: node.domain().to_owned(),
-            output: node
-                .output
-                .iter()
-                .find(|o| !o.is_empty())
-                .cloned()
-                .unwrap_or_default(),
+            output: node.output.iter().find(|o| !o.is_empty()).cloned().unwrap_or_default(),
         }
     }
 }
@@ -85,11 +78,7 @@ impl<'a> Attrs<'a> {
                 );
             }
         }
-        found.or(Attrs {
-            at,
-            by_name,
-            asked: RefCell::default(),
-        })
+        found.or(Attrs { at, by_name, asked: RefCell::default() })
     }
 
     /// The node, for diagnostics about it.
@@ -129,8 +118,7 @@ impl<'a> Attrs<'a> {
 
     /// The attribute `name`, a text; E0301 where it is absent, E0303 where it is not UTF-8.
     pub fn str(&self, name: &str) -> Result<&'a str> {
-        self.str_opt(name)?
-            .ok_or_else(|| self.missing(name, AttributeType::String))
+        self.str_opt(name)?.ok_or_else(|| self.missing(name, AttributeType::String))
     }
 
     /// The attribute `name`, a list of texts; `None` where it is absent. E0303 where one is not UTF-8.
@@ -138,12 +126,7 @@ impl<'a> Attrs<'a> {
         let Some(attribute) = self.get(name, AttributeType::Strings)? else {
             return Ok(None);
         };
-        attribute
-            .strings
-            .iter()
-            .map(|s| self.text(name, s))
-            .collect::<Result<_>>()
-            .map(Some)
+        attribute.strings.iter().map(|s| self.text(name, s)).collect::<Result<_>>().map(Some)
     }
 
     /// The attribute `name`, an integer that means false where it is 0; `default` where it is absent.
@@ -163,29 +146,16 @@ impl<'a> Attrs<'a> {
             return Ok(*value);
         }
         let all: Vec<String> = choices.iter().map(|(text, _)| quoted(text)).collect();
-        Err(self.bad_value(
-            name,
-            format!("is {}", quoted(given)),
-            format!("it must be one of {}", all.join(", ")),
-        ))
+        Err(self.bad_value(name, format!("is {}", quoted(given)), format!("it must be one of {}", all.join(", "))))
     }
 
     /// E0303: the attribute `name` is of the right type, but its value means nothing. `given` continues the sentence
     /// "attribute NAME ...", such as "is 7"; `why` says what it must be.
-    pub fn bad_value(
-        &self,
-        name: &str,
-        given: impl std::fmt::Display,
-        why: impl Into<String>,
-    ) -> Diagnostics {
-        Diagnostic::error(
-            "E0303",
-            self.at.clone(),
-            format!("attribute {} {given}", quoted(name)),
-        )
-        .why(why)
-        .help("correct the model, or export it again")
-        .into()
+    pub fn bad_value(&self, name: &str, given: impl std::fmt::Display, why: impl Into<String>) -> Diagnostics {
+        Diagnostic::error("E0303", self.at.clone(), format!("attribute {} {given}", quoted(name)))
+            .why(why)
+            .help("correct the model, or export it again")
+            .into()
     }
 
     /// Marks attributes as known that change nothing in inference, such as BatchNormalization's `momentum`.
@@ -198,11 +168,7 @@ impl<'a> Attrs<'a> {
     /// The attributes that nobody asked for, ascending.
     pub fn unused(&self) -> Vec<&'a str> {
         let asked = self.asked.borrow();
-        self.by_name
-            .keys()
-            .copied()
-            .filter(|name| !asked.contains(name))
-            .collect()
+        self.by_name.keys().copied().filter(|name| !asked.contains(name)).collect()
     }
 
     /// Fails where attributes are left that nobody asked for: call it when the operator is read.
@@ -215,11 +181,7 @@ impl<'a> Attrs<'a> {
                 .why("the operator does not define it in this opset, so the model may mean something else")
                 .help("check the opset that the model imports, or remove the attribute")
         };
-        self.unused()
-            .into_iter()
-            .map(report)
-            .collect::<Diagnostics>()
-            .or(())
+        self.unused().into_iter().map(report).collect::<Diagnostics>().or(())
     }
 
     fn get(&self, name: &str, kind: AttributeType) -> Result<Option<&'a AttributeProto>> {
@@ -228,11 +190,7 @@ impl<'a> Attrs<'a> {
             return Ok(None);
         };
         if !attribute.ref_attr_name().is_empty() {
-            let what = format!(
-                "attribute {} refers to {}",
-                quoted(name),
-                quoted(attribute.ref_attr_name())
-            );
+            let what = format!("attribute {} refers to {}", quoted(name), quoted(attribute.ref_attr_name()));
             return Err(Diagnostic::error("E0306", self.at.clone(), what)
                 .why("only a node in a function's body may refer to an attribute, and the function must have it")
                 .help("export the model again, or inline its functions with onnx.inliner")
@@ -244,11 +202,7 @@ impl<'a> Attrs<'a> {
             return Ok(Some(attribute));
         }
         let given = given.map_or("of no type", |given| given.as_str_name());
-        let what = format!(
-            "attribute {} is {given}, not {}",
-            quoted(name),
-            kind.as_str_name()
-        );
+        let what = format!("attribute {} is {given}, not {}", quoted(name), kind.as_str_name());
         Err(Diagnostic::error("E0302", self.at.clone(), what)
             .why("an operator defines one type for each of its attributes")
             .help("export the model again; check that the opset it imports is the one it was written for")
@@ -262,16 +216,11 @@ impl<'a> Attrs<'a> {
     }
 
     fn text(&self, name: &str, bytes: &'a [u8]) -> Result<&'a str> {
-        std::str::from_utf8(bytes)
-            .map_err(|_| self.bad_value(name, "is not UTF-8", "ONNX stores texts as UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| self.bad_value(name, "is not UTF-8", "ONNX stores texts as UTF-8"))
     }
 
     fn missing(&self, name: &str, kind: AttributeType) -> Diagnostics {
-        let what = format!(
-            "attribute {} ({}) is missing",
-            quoted(name),
-            kind.as_str_name()
-        );
+        let what = format!("attribute {} ({}) is missing", quoted(name), kind.as_str_name());
         Diagnostic::error("E0301", self.at.clone(), what)
             .why("the operator defines no default for it")
             .help("export the model again; check that the opset it imports is the one it was written for")
@@ -279,11 +228,7 @@ impl<'a> Attrs<'a> {
     }
 
     fn no_value(&self, name: &str, kind: AttributeType) -> Diagnostics {
-        self.bad_value(
-            name,
-            "has no value",
-            format!("its type says that it holds a {}", kind.as_str_name()),
-        )
+        self.bad_value(name, "has no value", format!("its type says that it holds a {}", kind.as_str_name()))
     }
 }
 
@@ -310,10 +255,7 @@ fn kind_of(attribute: &AttributeProto) -> Option<AttributeType> {
         (T::TypeProto, attribute.tp.is_some()),
         (T::TypeProtos, !attribute.type_protos.is_empty()),
     ];
-    let mut kinds = set
-        .into_iter()
-        .filter(|(_, set)| *set)
-        .map(|(kind, _)| kind);
+    let mut kinds = set.into_iter().filter(|(_, set)| *set).map(|(kind, _)| kind);
     let first = kinds.next();
     if kinds.next().is_some() { None } else { first }
 }
@@ -321,30 +263,13 @@ fn kind_of(attribute: &AttributeProto) -> Option<AttributeType> {
 fn is_list(kind: AttributeType) -> bool {
     use AttributeType as T;
     match kind {
-        T::Floats
-        | T::Ints
-        | T::Strings
-        | T::Tensors
-        | T::Graphs
-        | T::SparseTensors
-        | T::TypeProtos => true,
-        T::Undefined
-        | T::Float
-        | T::Int
-        | T::String
-        | T::Tensor
-        | T::Graph
-        | T::SparseTensor
-        | T::TypeProto => false,
+        T::Floats | T::Ints | T::Strings | T::Tensors | T::Graphs | T::SparseTensors | T::TypeProtos => true,
+        T::Undefined | T::Float | T::Int | T::String | T::Tensor | T::Graph | T::SparseTensor | T::TypeProto => false,
     }
 }
 
 /// Whether no field is set and the type, if there is one, is a list's.
 fn is_empty_list(attribute: &AttributeProto) -> bool {
-    let untyped = AttributeProto {
-        name: None,
-        r#type: None,
-        ..attribute.clone()
-    };
+    let untyped = AttributeProto { name: None, r#type: None, ..attribute.clone() };
     untyped == AttributeProto::default() && kind_of(attribute).is_none_or(is_list)
 }

@@ -23,10 +23,7 @@ pub struct External {
 
 impl External {
     /// Maps the files that `tensors` refer to. What goes wrong is kept, and told by [`External::data`].
-    pub fn open<'a>(
-        tensors: impl Iterator<Item = &'a TensorProto>,
-        dir: Option<&Path>,
-    ) -> External {
+    pub fn open<'a>(tensors: impl Iterator<Item = &'a TensorProto>, dir: Option<&Path>) -> External {
         let mut folder = Folder::of(dir);
         let mut files = BTreeMap::new();
         for tensor in tensors.filter(|tensor| is_external(tensor)) {
@@ -67,10 +64,7 @@ impl External {
                     file.len()
                 );
                 let help = "fetch the file again: it is cut short, or belongs to another model";
-                Err(Diagnostic::error("E0212", at.clone(), what)
-                    .why(why)
-                    .help(help)
-                    .into())
+                Err(Diagnostic::error("E0212", at.clone(), what).why(why).help(help).into())
             }
         }
     }
@@ -88,10 +82,7 @@ pub(super) fn is_external(tensor: &TensorProto) -> bool {
 pub(super) fn map_file(path: &Path) -> io::Result<Bytes> {
     // Before it is opened: opening a pipe waits for somebody to write.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let file = File::open(path)?;
     if file.metadata()?.len() == 0 {
@@ -109,10 +100,7 @@ fn number(tensor: &TensorProto, key: &str, at: &Place) -> Result<Option<usize>> 
         return Ok(None);
     };
     text.parse().map(Some).map_err(|_| {
-        let what = format!(
-            "the {key} of the tensor's external data is {}",
-            quoted(text)
-        );
+        let what = format!("the {key} of the tensor's external data is {}", quoted(text));
         malformed(what, at)
     })
 }
@@ -126,10 +114,7 @@ fn malformed(what: String, at: &Place) -> Diagnostics {
 
 /// A tensor that was not among those of [`External::open`], such as one of a file of test data.
 fn unopened(location: &str, at: &Place) -> Diagnostics {
-    let what = format!(
-        "the tensor's data is in {}, which is not a file of the model",
-        quoted(location)
-    );
+    let what = format!("the tensor's data is in {}, which is not a file of the model", quoted(location));
     Diagnostic::error("E0211", at.clone(), what)
         .why("only tensors of a model may have external data")
         .help("save the tensor with its data inside")
@@ -137,11 +122,7 @@ fn unopened(location: &str, at: &Place) -> Diagnostics {
 }
 
 fn entry<'a>(tensor: &'a TensorProto, key: &str) -> Option<&'a str> {
-    tensor
-        .external_data
-        .iter()
-        .find(|e| e.key() == key)
-        .map(StringStringEntryProto::value)
+    tensor.external_data.iter().find(|e| e.key() == key).map(StringStringEntryProto::value)
 }
 
 /// The model's folder while its files are opened.
@@ -158,10 +139,7 @@ impl Folder {
             Some(dir) => dir.canonicalize().map_err(|error| error.to_string()),
             None => Err("the model was given as bytes, without a folder".to_owned()),
         };
-        Folder {
-            root,
-            mapped: BTreeMap::new(),
-        }
+        Folder { root, mapped: BTreeMap::new() }
     }
 
     fn map(&mut self, location: &str) -> Result<Bytes> {
@@ -173,16 +151,10 @@ impl Folder {
         // A backslash or a drive letter is a path on some systems: refused on all, so that a model means one thing.
         let foreign = location.contains(['\\', '\0']) || location.as_bytes().get(1) == Some(&b':');
         if foreign || !Path::new(location).components().all(inside) {
-            return Err(outside(
-                location,
-                "a location is a relative path, with '/' and without '..'",
-            ));
+            return Err(outside(location, "a location is a relative path, with '/' and without '..'"));
         }
         let root = self.root.as_ref().map_err(|why| unreadable(why.clone()))?;
-        let path = root
-            .join(location)
-            .canonicalize()
-            .map_err(|e| unreadable(e.to_string()))?;
+        let path = root.join(location).canonicalize().map_err(|e| unreadable(e.to_string()))?;
         if !path.starts_with(root) {
             return Err(outside(location, "a symbolic link leads out of it"));
         }
@@ -199,9 +171,7 @@ fn outside(location: &str, why: &str) -> Diagnostics {
     let what = "an external data file lies outside the model's folder";
     Diagnostic::error("E0210", Place::file(location), what)
         .why(why)
-        .help(
-            "put the file itself (no link) into the model's folder, and name it by a relative path",
-        )
+        .help("put the file itself (no link) into the model's folder, and name it by a relative path")
         .into()
 }
 

@@ -15,10 +15,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::external::{External, map_file};
-use super::proto::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto,
-};
-use super::{TensorRef, sparse, tensor};
+use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto};
+use super::{TensorRef, sparse, tensor, wire};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// Versions of the `ai.onnx` operator set that are read.
@@ -64,7 +62,7 @@ pub fn load(path: &Path) -> Result<Model> {
 /// Decodes and checks a model that is in memory. External data is looked for in `dir`.
 ///
 /// # Errors
-/// E0102 to E0106 (not a model, no graph, versions), E0221 (sparse tensors that are too large); see `diag::CODES`.
+/// E0102 to E0107 (not a model, no graph, versions, size), E0221 (sparse tensors that are too large); see `diag::CODES`.
 pub fn load_bytes(bytes: Bytes, dir: Option<&Path>) -> Result<Model> {
     checked(bytes, dir, Place::Model)
 }
@@ -81,11 +79,7 @@ impl Model {
     /// The version of `domain`'s operators that the model's graphs mean (functions have their own); `""` and
     /// `ai.onnx` are the same domain.
     pub fn opset(&self, domain: &str) -> Option<i64> {
-        let import = self
-            .proto
-            .opset_import
-            .iter()
-            .find(|o| same_domain(o.domain(), domain))?;
+        let import = self.proto.opset_import.iter().find(|o| same_domain(o.domain(), domain))?;
         Some(import.version())
     }
 
@@ -107,8 +101,7 @@ impl Model {
 
     /// SHA-256 of the model's bytes, external data not included. Computed once, at the first call.
     pub fn sha256(&self) -> &[u8; 32] {
-        self.sha256
-            .get_or_init(|| Sha256::digest(&self.bytes).into())
+        self.sha256.get_or_init(|| Sha256::digest(&self.bytes).into())
     }
 }
 
@@ -122,51 +115,57 @@ fn checked(bytes: Bytes, dir: Option<&Path>, at: Place) -> Result<Model> {
     found.check()?;
     let external = External::open(stored.tensors.iter().copied(), dir);
     let dir = dir.map(Path::to_owned);
-    Ok(Model {
-        proto,
-        external,
-        dir,
-        bytes,
-        sha256: OnceLock::new(),
-    })
+    Ok(Model { proto, external, dir, bytes, sha256: OnceLock::new() })
 }
 
 fn decode(bytes: &Bytes, at: &Place) -> Result<ModelProto> {
-    let not_a_model = |why: String| {
-        let help = "export the model again with the ONNX exporter of its framework";
-        let help = other_format(bytes).map_or(help.to_owned(), |(_, help)| help.to_owned());
-        Diagnostic::error("E0102", at.clone(), "this is not an ONNX model")
-            .why(why)
-            .help(help)
-    };
+    if let Err(fault) = wire::walk(bytes) {
+        return Err(refused(bytes, at, fault));
+    }
+    let proto = ModelProto::decode(bytes.clone()).map_err(|error| not_a_model(bytes, at.clone(), error.to_string()))?;
+    if proto.graph.is_some() {
+        return Ok(proto);
+    }
     if bytes.is_empty() {
-        return Err(not_a_model("the file is empty".into()).into());
+        return Err(not_a_model(bytes, at.clone(), "the file is empty".into()));
     }
-    let proto = match ModelProto::decode(bytes.clone()) {
-        Ok(proto) => proto,
-        Err(error) => {
-            let why = match other_format(bytes) {
-                Some((format, _)) => format!("it looks like {format}"),
-                None => format!(
-                    "{error}; the file has {} bytes: is it cut short?",
-                    bytes.len()
-                ),
-            };
-            return Err(not_a_model(why).into());
-        }
+    if other_format(bytes).is_some() {
+        return Err(not_a_model(bytes, at.clone(), String::new()));
+    }
+    Err(Diagnostic::error("E0103", at.clone(), "the model has no graph")
+        .why("an ONNX model holds one graph, with its nodes and weights")
+        .help("check that the file is a model, and not a tensor or a part of one")
+        .into())
+}
+
+/// What a fault of the walk means to the user.
+fn refused(bytes: &[u8], at: &Place, fault: wire::Fault) -> Diagnostics {
+    let at = match at {
+        Place::File { path, .. } => Place::File { path: path.clone(), offset: Some(fault.offset as u64) },
+        other => other.clone(),
     };
-    if proto.graph.is_none() {
-        if let Some((format, _)) = other_format(bytes) {
-            return Err(not_a_model(format!("it looks like {format}")).into());
+    match fault.kind {
+        wire::FaultKind::TooManyMessages | wire::FaultKind::TooDeep if other_format(bytes).is_none() => {
+            Diagnostic::error("E0107", at, "the model is too large in structure")
+                .why(fault.to_string())
+                .help("move repeated parts into a Loop or a function, and data into tensors")
+                .into()
         }
-        return Err(
-            Diagnostic::error("E0103", at.clone(), "the model has no graph")
-                .why("an ONNX model holds one graph, with its nodes and weights")
-                .help("check that the file is a model, and not a tensor or a part of one")
-                .into(),
-        );
+        wire::FaultKind::TooManyMessages | wire::FaultKind::TooDeep | wire::FaultKind::NotAField => {
+            not_a_model(bytes, at, fault.to_string())
+        }
+        wire::FaultKind::CutShort => {
+            not_a_model(bytes, at, format!("{fault}; the file has {} bytes: is it cut short?", bytes.len()))
+        }
     }
-    Ok(proto)
+}
+
+fn not_a_model(bytes: &[u8], at: Place, why: String) -> Diagnostics {
+    let (why, help) = match other_format(bytes) {
+        Some((format, help)) => (format!("it looks like {format}"), help),
+        None => (why, "fetch it again, or export it again with the ONNX exporter of its framework"),
+    };
+    Diagnostic::error("E0102", at, "this is not an ONNX model").why(why).help(help).into()
 }
 
 /// What bytes that are not a model may be, and what to do then.
@@ -176,24 +175,15 @@ fn other_format(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     if bytes.starts_with(b"version https://git-lfs") {
         Some(("a Git LFS pointer", "fetch the file itself: git lfs pull"))
     } else if bytes.starts_with(b"PK\x03\x04") {
-        Some((
-            "a zip archive, such as a PyTorch checkpoint",
-            "export it with torch.onnx.export",
-        ))
+        Some(("a zip archive, such as a PyTorch checkpoint", "export it with torch.onnx.export"))
     } else if bytes.starts_with(b"\x1f\x8b") {
         Some(("a gzip archive", "unpack it first"))
     } else if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") {
-        Some((
-            "a web page",
-            "download the file itself, not the page about it",
-        ))
+        Some(("a web page", "download the file itself, not the page about it"))
     } else if tag == b"TFL3" {
         Some(("a TensorFlow Lite model", "convert it with tf2onnx"))
     } else if tag == b"ORTM" {
-        Some((
-            "an ONNX Runtime model (.ort)",
-            "give the .onnx file that it was made from",
-        ))
+        Some(("an ONNX Runtime model (.ort)", "give the .onnx file that it was made from"))
     } else {
         None
     }
@@ -210,18 +200,12 @@ fn check_ir_version(proto: &ModelProto, at: &Place, found: &mut Diagnostics) {
         None => "the model has no IR version".to_owned(),
     };
     let help = if version > *newest {
-        format!(
-            "export it again with an older onnx package (for torch.onnx or onnx.save: IR version {newest})"
-        )
+        format!("export it again with an older onnx package (for torch.onnx or onnx.save: IR version {newest})")
     } else {
         "load and save it with a current onnx package, after onnx.version_converter".to_owned()
     };
     let why = format!("IR versions {oldest} to {newest} are read");
-    found.push(
-        Diagnostic::error("E0104", at.clone(), what)
-            .why(why)
-            .help(help),
-    );
+    found.push(Diagnostic::error("E0104", at.clone(), what).why(why).help(help));
 }
 
 /// Imports of domains that no node uses are never looked at: real files list many.
@@ -230,12 +214,7 @@ fn check_opsets(proto: &ModelProto, found: &mut Diagnostics) {
     check_imports("the model", &proto.opset_import, graphs, found);
     for function in &proto.functions {
         let owner = format!("function {}", quoted(function.name()));
-        check_imports(
-            &owner,
-            &function.opset_import,
-            nodes_within(&function.node),
-            found,
-        );
+        check_imports(&owner, &function.opset_import, nodes_within(&function.node), found);
     }
 }
 
@@ -247,11 +226,7 @@ fn check_imports<'a>(
 ) {
     let mut versions = BTreeMap::new();
     for import in imports {
-        let domain = if is_onnx(import.domain()) {
-            ""
-        } else {
-            import.domain()
-        };
+        let domain = if is_onnx(import.domain()) { "" } else { import.domain() };
         let first = *versions.entry(domain).or_insert(import.version());
         if first != import.version() {
             let domain = if domain.is_empty() { "ai.onnx" } else { domain };
@@ -275,12 +250,12 @@ fn check_imports<'a>(
     match versions.get("") {
         Some(version) if OPSETS.contains(version) => {}
         Some(version) => found.push(
-            Diagnostic::error("E0105", Place::Model, format!("{owner} uses ai.onnx opset {version}"))
-                .why(reads)
-                .help(format!(
+            Diagnostic::error("E0105", Place::Model, format!("{owner} uses ai.onnx opset {version}")).why(reads).help(
+                format!(
                     "convert it: onnx.version_converter.convert_version(model, {}), or export it with that opset",
                     if version < oldest { 17 } else { *newest }
-                )),
+                ),
+            ),
         ),
         None => found.push(
             Diagnostic::error("E0105", Place::Model, format!("{owner} does not say which opset it uses"))
@@ -302,10 +277,7 @@ fn same_domain(a: &str, b: &str) -> bool {
 /// All nodes, those of nested graphs included. Decoding bounds the depth (prost: 100 messages).
 fn nodes_within(nodes: &[NodeProto]) -> Box<dyn Iterator<Item = &NodeProto> + '_> {
     Box::new(nodes.iter().flat_map(|node| {
-        let inner = node
-            .attribute
-            .iter()
-            .flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
+        let inner = node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs));
         std::iter::once(node).chain(inner.flat_map(|graph| nodes_within(&graph.node)))
     }))
 }
@@ -318,10 +290,7 @@ struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     fn of(proto: &'a ModelProto) -> Stored<'a> {
-        let mut stored = Stored {
-            tensors: Vec::new(),
-            sparse: Vec::new(),
-        };
+        let mut stored = Stored { tensors: Vec::new(), sparse: Vec::new() };
         if let Some(graph) = &proto.graph {
             stored.graph(graph);
         }
@@ -329,10 +298,7 @@ impl<'a> Stored<'a> {
             stored.attributes(&function.attribute_proto);
             stored.nodes(&function.node);
         }
-        let parts = stored
-            .sparse
-            .iter()
-            .flat_map(|s| s.values.iter().chain(&s.indices));
+        let parts = stored.sparse.iter().flat_map(|s| s.values.iter().chain(&s.indices).map(|part| &**part));
         stored.tensors.extend(parts);
         stored
     }
@@ -351,11 +317,9 @@ impl<'a> Stored<'a> {
 
     fn attributes(&mut self, attributes: &'a [super::proto::AttributeProto]) {
         for attribute in attributes {
-            self.tensors
-                .extend(attribute.t.as_deref().into_iter().chain(&attribute.tensors));
+            self.tensors.extend(attribute.t.as_deref().into_iter().chain(&attribute.tensors));
             let sparse = attribute.sparse_tensor.as_deref();
-            self.sparse
-                .extend(sparse.into_iter().chain(&attribute.sparse_tensors));
+            self.sparse.extend(sparse.into_iter().chain(&attribute.sparse_tensors));
             for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
                 self.graph(graph);
             }

@@ -13,6 +13,7 @@ mod ops;
 pub mod proto;
 mod sparse;
 mod tensor;
+mod wire;
 
 pub use attrs::Attrs;
 pub use external::External;

@@ -41,28 +41,18 @@ pub fn densify(sparse: &SparseTensorProto, external: &External, at: &Place) -> R
     if indices.dtype != DType::I64 {
         return Err(malformed("the sparse tensor's indices are not int64").into());
     }
-    let coordinates: Vec<i64> = indices
-        .data
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|c| i64::from_le_bytes(*c))
-        .collect();
+    let coordinates: Vec<i64> = indices.data.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
     let width = dtype.bytes(1);
     let mut data = vec![0; dtype.bytes(elements)];
     let mut last = None;
     for (entry, value) in values.data.chunks_exact(width).enumerate() {
         let position = if linear {
-            usize::try_from(coordinates[entry])
-                .ok()
-                .filter(|&p| p < elements)
+            usize::try_from(coordinates[entry]).ok().filter(|&p| p < elements)
         } else {
             position(&coordinates[entry * dims.len()..][..dims.len()], &dims)
         };
         let Some(position) = position else {
-            return Err(
-                malformed("an index of the sparse tensor lies outside its dimensions").into(),
-            );
+            return Err(malformed("an index of the sparse tensor lies outside its dimensions").into());
         };
         if last.is_some_and(|last| last >= position) {
             return Err(malformed("the sparse tensor's indices do not ascend").into());
@@ -70,12 +60,7 @@ pub fn densify(sparse: &SparseTensorProto, external: &External, at: &Place) -> R
         last = Some(position);
         data[position * width..][..width].copy_from_slice(value);
     }
-    Ok(TensorRef {
-        name: values.name,
-        dtype,
-        dims,
-        data: data.into(),
-    })
+    Ok(TensorRef { name: values.name, dtype, dims, data: data.into() })
 }
 
 /// Refuses a model whose sparse tensors would be too large together.
@@ -88,26 +73,16 @@ pub(super) fn check_total(tensors: &[&SparseTensorProto]) -> Result<()> {
         let (_, elements) = extents(&sparse.dims, dtype, &Place::Model).ok()?;
         Some(dtype.bytes(elements))
     };
-    let total = tensors
-        .iter()
-        .filter_map(|sparse| bytes(sparse))
-        .fold(0, usize::saturating_add);
-    if total > DENSE_LIMIT {
-        Err(Diagnostics::from(too_large(total, &Place::Model)))
-    } else {
-        Ok(())
-    }
+    let total = tensors.iter().filter_map(|sparse| bytes(sparse)).fold(0, usize::saturating_add);
+    if total > DENSE_LIMIT { Err(Diagnostics::from(too_large(total, &Place::Model))) } else { Ok(()) }
 }
 
 /// The row-major position of `coordinate`.
 fn position(coordinate: &[i64], dims: &[usize]) -> Option<usize> {
-    coordinate
-        .iter()
-        .zip(dims)
-        .try_fold(0, |position, (&index, &dim)| {
-            let index = usize::try_from(index).ok().filter(|&index| index < dim)?;
-            Some(position * dim + index)
-        })
+    coordinate.iter().zip(dims).try_fold(0, |position, (&index, &dim)| {
+        let index = usize::try_from(index).ok().filter(|&index| index < dim)?;
+        Some(position * dim + index)
+    })
 }
 
 fn malformed(what: &str, at: &Place) -> Diagnostic {
@@ -119,8 +94,6 @@ fn malformed(what: &str, at: &Place) -> Diagnostic {
 fn too_large(bytes: usize, at: &Place) -> Diagnostic {
     let what = format!("sparse tensors would take {bytes} bytes when they are dense");
     Diagnostic::error("E0221", at.clone(), what)
-        .why(format!(
-            "sparse tensors are stored densely, up to {DENSE_LIMIT} bytes a model"
-        ))
+        .why(format!("sparse tensors are stored densely, up to {DENSE_LIMIT} bytes a model"))
         .help("store the tensors densely in the model")
 }

@@ -44,12 +44,10 @@ pub fn decode(tensor: &TensorProto, external: &External, at: &Place) -> Result<T
     let dtype = dtype_of(tensor.data_type(), at)?;
     let (dims, elements) = extents(&tensor.dims, dtype, at)?;
     if tensor.segment.is_some() {
-        return Err(
-            Diagnostic::error("E0206", at.clone(), "the tensor is stored in segments")
-                .why("no ONNX version says how segments are put together")
-                .help("save the model again with a current onnx package")
-                .into(),
-        );
+        return Err(Diagnostic::error("E0206", at.clone(), "the tensor is stored in segments")
+            .why("no ONNX version says how segments are put together")
+            .help("save the model again with a current onnx package")
+            .into());
     }
     let need = dtype.bytes(elements);
     let data = match stored(tensor, dtype, at)? {
@@ -60,17 +58,8 @@ pub fn decode(tensor: &TensorProto, external: &External, at: &Place) -> Result<T
     if data.len() != need {
         return Err(wrong_size(dtype, &dims, need, data.len(), at).into());
     }
-    let data = if dtype == DType::Bool {
-        canonical_bools(data)
-    } else {
-        data
-    };
-    Ok(TensorRef {
-        name: tensor.name().to_owned(),
-        dtype,
-        dims,
-        data,
-    })
+    let data = if dtype == DType::Bool { canonical_bools(data) } else { data };
+    Ok(TensorRef { name: tensor.name().to_owned(), dtype, dims, data })
 }
 
 /// The element type that ONNX numbers `data_type` (`TensorProto.DataType`).
@@ -80,10 +69,7 @@ pub fn decode(tensor: &TensorProto, external: &External, at: &Place) -> Result<T
 pub fn dtype_of(data_type: i32, at: &Place) -> Result<DType> {
     let unsupported = |what: String, help: &str| {
         let why = "kernels exist for numbers of 2 to 64 bits and for bool";
-        Err(Diagnostic::error("E0201", at.clone(), what)
-            .why(why)
-            .help(help)
-            .into())
+        Err(Diagnostic::error("E0201", at.clone(), what).why(why).help(help).into())
     };
     let Ok(known) = DataType::try_from(data_type) else {
         let what = format!("element type {data_type} is not one that ONNX 1.23 defines");
@@ -114,31 +100,19 @@ pub fn dtype_of(data_type: i32, at: &Place) -> Result<DType> {
         DataType::Int2 => DType::I2,
         DataType::Uint2 => DType::U2,
         DataType::Undefined => {
-            return unsupported(
-                "the element type is not given".into(),
-                "export the model again",
-            );
+            return unsupported("the element type is not given".into(), "export the model again");
         }
         DataType::String => {
             let what = "tensors of strings are not supported".into();
-            return unsupported(
-                what,
-                "cut the part that handles text out of the model, and run it before",
-            );
+            return unsupported(what, "cut the part that handles text out of the model, and run it before");
         }
         DataType::Complex64 | DataType::Complex128 => {
             let what = "tensors of complex numbers are not supported".into();
-            return unsupported(
-                what,
-                "give the real and the imaginary part as a dimension of their own",
-            );
+            return unsupported(what, "give the real and the imaginary part as a dimension of their own");
         }
         DataType::Float6e2m3 | DataType::Float6e3m2 => {
             let what = format!("element type {} is not supported", known.as_str_name());
-            return unsupported(
-                what,
-                "quantize the model to FLOAT8E4M3FN or FLOAT4E2M1 instead",
-            );
+            return unsupported(what, "quantize the model to FLOAT8E4M3FN or FLOAT4E2M1 instead");
         }
     })
 }
@@ -152,33 +126,18 @@ pub(super) fn extents(dims: &[i64], dtype: DType, at: &Place) -> Result<(Vec<usi
     let impossible = |why: String| {
         let what = format!("the dimensions {} are impossible", shown(dims));
         let help = "export the model again: the file is damaged or was made by a faulty exporter";
-        Diagnostics::from(
-            Diagnostic::error("E0202", at.clone(), what)
-                .why(why)
-                .help(help),
-        )
+        Diagnostics::from(Diagnostic::error("E0202", at.clone(), what).why(why).help(help))
     };
     if dims.len() > MAX_RANK {
-        return Err(impossible(format!(
-            "there are {}; at most {MAX_RANK} are supported",
-            dims.len()
-        )));
+        return Err(impossible(format!("there are {}; at most {MAX_RANK} are supported", dims.len())));
     }
-    let checked: std::result::Result<Vec<usize>, _> =
-        dims.iter().map(|&d| usize::try_from(d)).collect();
+    let checked: std::result::Result<Vec<usize>, _> = dims.iter().map(|&d| usize::try_from(d)).collect();
     let Ok(checked) = checked else {
-        return Err(impossible(
-            "a stored tensor has fixed dimensions of 0 or more".into(),
-        ));
+        return Err(impossible("a stored tensor has fixed dimensions of 0 or more".into()));
     };
-    let bits = checked
-        .iter()
-        .filter(|&&d| d != 0)
-        .try_fold(dtype.bits(), |bits, &d| bits.checked_mul(d));
+    let bits = checked.iter().filter(|&&d| d != 0).try_fold(dtype.bits(), |bits, &d| bits.checked_mul(d));
     if bits.is_none_or(|bits| bits > isize::MAX as usize) {
-        return Err(impossible(format!(
-            "a {dtype} tensor of that size does not fit any memory"
-        )));
+        return Err(impossible(format!("a {dtype} tensor of that size does not fit any memory")));
     }
     let elements = checked.iter().product();
     Ok((checked, elements))
@@ -202,13 +161,7 @@ enum Field {
 }
 
 impl Field {
-    const ALL: [Field; 5] = [
-        Field::Float,
-        Field::Int32,
-        Field::Int64,
-        Field::Double,
-        Field::Uint64,
-    ];
+    const ALL: [Field; 5] = [Field::Float, Field::Int32, Field::Int64, Field::Double, Field::Uint64];
 
     fn of(dtype: DType) -> Field {
         match dtype {
@@ -261,11 +214,7 @@ impl Field {
 fn stored(tensor: &TensorProto, dtype: DType, at: &Place) -> Result<Source> {
     let own = Field::of(dtype);
     let raw = tensor.raw_data.clone().unwrap_or_default();
-    let mut used: Vec<&str> = Field::ALL
-        .iter()
-        .filter(|f| f.entries(tensor) > 0)
-        .map(|f| f.name())
-        .collect();
+    let mut used: Vec<&str> = Field::ALL.iter().filter(|f| f.entries(tensor) > 0).map(|f| f.name()).collect();
     used.extend((!raw.is_empty()).then_some("raw_data"));
     used.extend((!tensor.string_data.is_empty()).then_some("string_data"));
     used.extend(is_external(tensor).then_some("an external file"));
@@ -275,15 +224,9 @@ fn stored(tensor: &TensorProto, dtype: DType, at: &Place) -> Result<Source> {
         _ => false,
     };
     if !expected {
-        let what = format!(
-            "the data of a {dtype} tensor is in {}",
-            used.join(" and in ")
-        );
+        let what = format!("the data of a {dtype} tensor is in {}", used.join(" and in "));
         return Err(Diagnostic::error("E0204", at.clone(), what)
-            .why(format!(
-                "it belongs in one of raw_data, {} and an external file",
-                own.name()
-            ))
+            .why(format!("it belongs in one of raw_data, {} and an external file", own.name()))
             .help("save the model again with a current onnx package")
             .into());
     }
@@ -298,48 +241,22 @@ fn stored(tensor: &TensorProto, dtype: DType, at: &Place) -> Result<Source> {
 /// packed elements; floats are held as their bits.
 fn typed(tensor: &TensorProto, dtype: DType, at: &Place) -> Result<Bytes> {
     Ok(match dtype {
-        DType::F32 => tensor
-            .float_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::F64 => tensor
-            .double_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::I64 => tensor
-            .int64_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
-        DType::U64 => tensor
-            .uint64_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
+        DType::F32 => tensor.float_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F64 => tensor.double_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::I64 => tensor.int64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::U64 => tensor.uint64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DType::U32 => {
             let entries = tensor.uint64_data.iter().map(|&v| i128::from(v));
             narrowed(entries, 4, (0, u32::MAX.into()), dtype, at)?
         }
-        DType::I32 => tensor
-            .int32_data
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect(),
+        DType::I32 => tensor.int32_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DType::I16 => int32_entries(tensor, 2, (i16::MIN.into(), i16::MAX.into()), dtype, at)?,
         DType::I8 => int32_entries(tensor, 1, (i8::MIN.into(), i8::MAX.into()), dtype, at)?,
         DType::U16 => int32_entries(tensor, 2, (0, u16::MAX.into()), dtype, at)?,
         DType::U8 => int32_entries(tensor, 1, (0, u8::MAX.into()), dtype, at)?,
-        DType::Bool => tensor
-            .int32_data
-            .iter()
-            .map(|&v| u8::from(v != 0))
-            .collect(),
+        DType::Bool => tensor.int32_data.iter().map(|&v| u8::from(v != 0)).collect(),
         // Bits. The standard asks for the unsigned number; its signed twin means the same, and is seen.
-        DType::F16 | DType::BF16 => {
-            int32_entries(tensor, 2, (i16::MIN.into(), u16::MAX.into()), dtype, at)?
-        }
+        DType::F16 | DType::BF16 => int32_entries(tensor, 2, (i16::MIN.into(), u16::MAX.into()), dtype, at)?,
         DType::F8E4M3FN
         | DType::F8E4M3FNUZ
         | DType::F8E5M2
@@ -353,20 +270,8 @@ fn typed(tensor: &TensorProto, dtype: DType, at: &Place) -> Result<Bytes> {
     })
 }
 
-fn int32_entries(
-    tensor: &TensorProto,
-    width: usize,
-    range: (i128, i128),
-    dtype: DType,
-    at: &Place,
-) -> Result<Bytes> {
-    narrowed(
-        tensor.int32_data.iter().map(|&v| i128::from(v)),
-        width,
-        range,
-        dtype,
-        at,
-    )
+fn int32_entries(tensor: &TensorProto, width: usize, range: (i128, i128), dtype: DType, at: &Place) -> Result<Bytes> {
+    narrowed(tensor.int32_data.iter().map(|&v| i128::from(v)), width, range, dtype, at)
 }
 
 /// The low `width` bytes of each entry, all of which must lie in `range`.
@@ -392,18 +297,13 @@ fn narrowed(
 }
 
 fn wrong_size(dtype: DType, dims: &[usize], need: usize, given: usize, at: &Place) -> Diagnostic {
-    let what = format!(
-        "a {dtype} tensor of dimensions {} needs {need} bytes, but has {given}",
-        shown(dims)
-    );
+    let what = format!("a {dtype} tensor of dimensions {} needs {need} bytes, but has {given}", shown(dims));
     let why = match given {
         0 => "its data is missing, or in a field that is not read".to_owned(),
         _ => format!("{dtype} takes {} bits an element", dtype.bits()),
     };
     let help = "export or fetch the model again: the file is damaged";
-    Diagnostic::error("E0203", at.clone(), what)
-        .why(why)
-        .help(help)
+    Diagnostic::error("E0203", at.clone(), what).why(why).help(help)
 }
 
 /// Bytes 0 and 1 only, which everything downstream relies on; other bytes mean true.

@@ -42,8 +42,8 @@ fn rich() -> Vec<u8> {
         graph.node.push(node);
         graph.input.push(ValueInfoProto { name: Some("x".into()), r#type: None });
         graph.sparse_initializer.push(SparseTensorProto {
-            values: Some(raw(2, &[20], &[3; 20])),
-            indices: Some(longs),
+            values: Some(Box::new(raw(2, &[20], &[3; 20]))),
+            indices: Some(Box::new(longs)),
             dims: vec![5, 100],
         });
     }
@@ -131,10 +131,23 @@ fn nesting_is_bounded() {
         graph = GraphProto { node: vec![node], ..Default::default() };
     }
     let deep = ModelProto { graph: Some(graph), ..model(Vec::new()) };
-    let text = refused(load_bytes(deep.encode_to_vec().into(), None), "E0102");
-    assert!(text.contains("recursion limit"), "{text}");
-    // Fields that are not read are skipped with the same limit: 100,000 open groups of field 100.
+    let text = refused(load_bytes(deep.encode_to_vec().into(), None), "E0107");
+    assert!(text.contains("nested more than 100 deep"), "{text}");
+    // 100,000 open groups of a field that is not read.
     refused(load_bytes([0xa3, 0x06].repeat(100_000).into(), None), "E0102");
+}
+
+/// An empty message takes two bytes here, and some 300 when it is decoded.
+#[test]
+fn a_small_file_cannot_hold_millions_of_messages() {
+    for graph_field in [0x0a, 0x2a, 0x7a] {
+        let graph = [graph_field, 0].repeat(3 << 20);
+        let mut bytes = vec![8, 8, 0x3a];
+        prost::encoding::encode_varint(graph.len() as u64, &mut bytes);
+        bytes.extend(graph);
+        let text = refused(load_bytes(bytes.into(), None), "E0107");
+        assert!(text.contains("more than 1048576 messages, in graph."), "{text}");
+    }
 }
 
 #[test]
@@ -143,6 +156,7 @@ fn a_length_that_is_not_there_allocates_nothing() {
     for head in [&[0x3a][..], &[0x3a, 12, 0x2a]] {
         let mut bytes = head.to_vec();
         bytes.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f]);
-        refused(load_bytes(bytes.into(), None), "E0102");
+        let text = refused(load_bytes(bytes.into(), None), "E0102");
+        assert!(text.contains("runs past the end of its message"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use crate::{loaded, model, place, raw, refused};
 fn sparse(dims: &[i64], values: &[u8], indices: &[i64], index_dims: &[i64]) -> SparseTensorProto {
     let values = raw(2, &[values.len() as i64], values);
     let indices = TensorProto { int64_data: indices.to_vec(), raw_data: None, ..raw(7, index_dims, &[]) };
-    SparseTensorProto { values: Some(values), indices: Some(indices), dims: dims.to_vec() }
+    SparseTensorProto { values: Some(Box::new(values)), indices: Some(Box::new(indices)), dims: dims.to_vec() }
 }
 
 fn dense(tensor: &SparseTensorProto) -> Result<TensorRef> {
