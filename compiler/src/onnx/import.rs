@@ -242,19 +242,11 @@ impl<'m> Importer<'m> {
 
     /// The extent that a dimension's name stands for: its symbol, or the one value the profiles give it.
     fn symbol(&mut self, name: &str, input: usize, axis: usize) -> Expr {
-        if let Some(value) = self.profiles.pinned(name) {
-            self.graph()
-                .symbols
-                .entry(name.into())
-                .or_insert(Symbol { source: SymbolSource::Input { input, axis }, ranges: self.profiles.ranges(name) });
-            return Expr::constant(value);
-        }
         let ranges = self.profiles.ranges(name);
         let source = SymbolSource::Input { input, axis };
         self.graph().symbols.entry(name.into()).or_insert(Symbol { source, ranges });
-        Expr::symbol(name)
+        self.profiles.pinned(name).map_or_else(|| Expr::symbol(name), Expr::constant)
     }
-
     /// Reports profile ranges for dimensions that the model does not have.
     fn unknown_dims(&mut self) {
         let known: Vec<Arc<str>> = self.graph().symbols.keys().cloned().collect();
@@ -470,7 +462,7 @@ impl<'m> Importer<'m> {
 fn names_read(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     for attribute in &node.attribute {
-        for graph in attribute.g.iter().chain(&attribute.graphs) {
+        for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
             names.extend(graph.node.iter().flat_map(names_read));
             names.extend(graph.output.iter().map(|info| info.name()));
         }

@@ -1,0 +1,439 @@
+//! Graph to [`Program`]: every node becomes a kernel problem on tensors, with all its alternatives.
+//!
+//! Does: turn reshapes into views, split off what depends on weights alone (the init segment), lay out branches as
+//! segments. Needs: a verified graph. Chooses nothing. What no kernel can do is reported here at the latest, all of it
+//! together.
+
+mod program;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
+
+use crate::diag::{Diagnostic, Diagnostics, Place, Result};
+use crate::ir::{Def, Expr, Graph, Node, Op, SymbolSource, Type, ValueId};
+pub use program::{
+    Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work,
+};
+
+/// What a model is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    Cpu,
+    Cuda(Arch),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Cpu => f.write_str("cpu"),
+            Target::Cuda(arch) => arch.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Target, String> {
+        if text == "cpu" { Ok(Target::Cpu) } else { text.parse().map(Target::Cuda).map_err(|e| format!("{e}, cpu")) }
+    }
+}
+
+/// Lowers a graph for one target.
+///
+/// # Errors
+/// E0501 for each operation that has no kernel on the target.
+pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
+    let symbols = graph.symbols.iter().map(|(name, symbol)| (name.clone(), symbol.clone())).collect();
+    let mut lowering = Lowering {
+        target,
+        symbols: graph,
+        program: Program {
+            name: graph.name.clone(),
+            symbols,
+            constraints: graph.constraints.clone(),
+            buffers: Vec::new(),
+            tensors: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            segments: vec![Vec::new(), Vec::new()],
+        },
+        weights: BTreeMap::new(),
+        diagnostics: Diagnostics::new(),
+    };
+    lowering.main(graph);
+    let Lowering { program, mut diagnostics, .. } = lowering;
+    diagnostics.check()?;
+    Ok(program)
+}
+
+struct Lowering<'g> {
+    target: Target,
+    /// The outermost graph, which has the symbols.
+    symbols: &'g Graph,
+    program: Program,
+    /// The buffer of each weight, by the address and length of its bytes: one that several regions share is stored
+    /// once.
+    weights: BTreeMap<(usize, usize, Type), TensorId>,
+    diagnostics: Diagnostics,
+}
+
+/// The tensors that the values of one graph became.
+type Tensors = BTreeMap<ValueId, TensorId>;
+
+impl Lowering<'_> {
+    fn main(&mut self, graph: &Graph) {
+        let mut tensors = Tensors::new();
+        for &input in graph.inputs() {
+            let tensor = self.arena_tensor(graph, input);
+            tensors.insert(input, tensor);
+            self.program.inputs.push((graph.value(input).name.to_string(), tensor));
+        }
+        self.nodes(graph, &mut tensors, Program::MAIN);
+        for (name, value) in graph.outputs() {
+            let tensor = self.output(graph, *value, &mut tensors);
+            self.program.outputs.push((name.clone(), tensor));
+        }
+    }
+
+    /// The tensor of an output: its value's own, or a copy where that is an input, a weight, or given out already.
+    fn output(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
+        let tensor = self.tensor(graph, value, tensors);
+        let buffer = self.program.tensor(tensor).buffer;
+        let taken = self.program.inputs.iter().chain(&self.program.outputs);
+        let shared = taken.map(|(_, other)| self.program.tensor(*other).buffer).any(|other| other == buffer);
+        let computed = matches!(self.program.buffer(buffer).residency, Residency::Arena);
+        if computed && !shared {
+            return tensor;
+        }
+        let copy = self.arena_tensor(graph, value);
+        self.copy(tensor, copy, Program::MAIN);
+        copy
+    }
+
+    fn copy(&mut self, from: TensorId, to: TensorId, segment: SegmentId) {
+        let (input, output) = (self.program.tensor(from), self.program.tensor(to));
+        let problem = Problem {
+            kind: Kind::Copy,
+            inputs: vec![Some(input.ty.clone())],
+            outputs: vec![Some(output.ty.clone())],
+        };
+        let label = format!("copy to {}", output.name);
+        self.work(problem, vec![Some(from)], vec![Some(to)], label, segment);
+    }
+
+    fn nodes(&mut self, graph: &Graph, tensors: &mut Tensors, segment: SegmentId) {
+        for id in graph.order() {
+            let node = graph.node(id);
+            match &node.op {
+                Op::Reshape(_) => self.reshape(graph, node, tensors),
+                Op::If { then_region, else_region } => {
+                    self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
+                }
+                op => match kind_of(op) {
+                    Some(kind) => self.problem(graph, node, kind, tensors, segment),
+                    None => crate::bug!("{} is neither a view nor a problem", op.name()),
+                },
+            }
+        }
+    }
+
+    /// A reshape is another view of its operand's buffer.
+    fn reshape(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors) {
+        let (Some(Some(input)), Some(Some(output))) = (node.inputs.first(), node.outputs.first()) else {
+            crate::bug!("a reshape without operand or result");
+        };
+        let operand = self.tensor(graph, *input, tensors);
+        let buffer = self.program.tensor(operand).buffer;
+        let view = self.add_tensor(graph, *output, buffer);
+        tensors.insert(*output, view);
+    }
+
+    fn problem(&mut self, graph: &Graph, node: &Node, kind: Kind, tensors: &mut Tensors, segment: SegmentId) {
+        let inputs: Vec<Option<TensorId>> =
+            node.inputs.iter().map(|value| value.map(|value| self.tensor(graph, value, tensors))).collect();
+        let derived = self.is_derived(graph, node, &kind, &inputs);
+        let wanted = node.outputs.iter().map(|value| {
+            let value = (*value)?;
+            let first = node.outputs.first().copied().flatten() == Some(value);
+            // A second result that nothing reads is not computed; the first is what kernels always write.
+            (first || !graph.uses(value).is_empty()).then_some(value)
+        });
+        let wanted: Vec<Option<ValueId>> = wanted.collect();
+        let outputs: Vec<Option<TensorId>> = wanted
+            .iter()
+            .map(|value| {
+                let value = (*value)?;
+                let residency = if derived { Residency::Derived } else { Residency::Arena };
+                let buffer = self.add_buffer(residency, graph.ty(value));
+                let tensor = self.add_tensor(graph, value, buffer);
+                tensors.insert(value, tensor);
+                Some(tensor)
+            })
+            .collect();
+        let problem = Problem {
+            kind,
+            inputs: inputs.iter().map(|tensor| tensor.map(|tensor| self.program.tensor(tensor).ty.clone())).collect(),
+            outputs: outputs.iter().map(|tensor| tensor.map(|tensor| self.program.tensor(tensor).ty.clone())).collect(),
+        };
+        let segment = if derived { Program::INIT } else { segment };
+        self.work(problem, inputs, outputs, node.origin.to_string(), segment);
+    }
+
+    /// Whether a node depends on weights alone, so that it can run once at load.
+    fn is_derived(&self, graph: &Graph, node: &Node, kind: &Kind, inputs: &[Option<TensorId>]) -> bool {
+        let constant_operands = inputs.iter().flatten().all(|tensor| {
+            let buffer = self.program.tensor(*tensor).buffer;
+            !matches!(self.program.buffer(buffer).residency, Residency::Arena)
+        });
+        let constant_results =
+            node.outputs.iter().flatten().all(|value| graph.ty(*value).dims.iter().all(|dim| dim.as_const().is_some()));
+        constant_operands && constant_results && extents_of(kind).iter().all(|extent| extent.as_const().is_some())
+    }
+
+    fn work(
+        &mut self,
+        problem: Problem,
+        inputs: Vec<Option<TensorId>>,
+        outputs: Vec<Option<TensorId>>,
+        label: String,
+        segment: SegmentId,
+    ) {
+        let alternatives = match self.target {
+            Target::Cpu => self.cpu(&problem, &label),
+            Target::Cuda(arch) => self.cuda(&problem, arch, &label),
+        };
+        self.program.segments[segment.0 as usize].push(Step::Work(Work {
+            problem,
+            inputs,
+            outputs,
+            alternatives,
+            label,
+        }));
+    }
+
+    fn cpu(&mut self, problem: &Problem, label: &str) -> Alternatives {
+        if let Err(reason) = crate::plan::cpu_supports(problem) {
+            self.no_kernel(problem, label, &reason);
+        }
+        Alternatives::Cpu
+    }
+
+    fn cuda(&mut self, problem: &Problem, arch: Arch, label: &str) -> Alternatives {
+        let range = |expr: &Expr| self.symbols.range(expr);
+        let typical = |expr: &Expr| {
+            expr.eval(&|name| {
+                self.symbols.symbols.get(name).and_then(|symbol| symbol.ranges.first()).map_or(1, |range| range.opt)
+            })
+        };
+        let answer = families::answer(problem, arch, &Shapes { range: &range, typical: &typical });
+        if answer.candidates.is_empty() {
+            let reasons: Vec<String> =
+                answer.refusals.iter().map(|refusal| format!("{}: {}", refusal.key, refusal.reason)).collect();
+            self.no_kernel(problem, label, &reasons.join("; "));
+        }
+        Alternatives::Cuda { candidates: answer.candidates, refusals: answer.refusals }
+    }
+
+    fn no_kernel(&mut self, problem: &Problem, label: &str, reason: &str) {
+        let operands: Vec<String> =
+            problem.inputs.iter().flatten().map(|ty| format!("{}{:?}", ty.dtype, ty.dims)).collect();
+        let at = Place::Node {
+            name: label.to_owned(),
+            op: kind_name(&problem.kind).to_owned(),
+            domain: String::new(),
+            output: String::new(),
+        };
+        self.diagnostics.push(
+            Diagnostic::error("E0501", at, format!("no kernel of target {} does this", self.target))
+                .why(format!("its operands are {}; {reason}", operands.join(", ")))
+                .help("convert the operands to f32 in the model, or compile for another target"),
+        );
+    }
+
+    /// Both branches become segments that end by writing the node's results.
+    fn branch(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        regions: [&Graph; 2],
+        tensors: &mut Tensors,
+        segment: SegmentId,
+    ) {
+        let operands: Vec<TensorId> =
+            node.inputs.iter().flatten().map(|value| self.tensor(graph, *value, tensors)).collect();
+        let Some((&condition, captures)) = operands.split_first() else { crate::bug!("an If without a condition") };
+        let results: Vec<Option<TensorId>> = node
+            .outputs
+            .iter()
+            .map(|value| {
+                let value = (*value)?;
+                let tensor = self.arena_tensor(graph, value);
+                tensors.insert(value, tensor);
+                Some(tensor)
+            })
+            .collect();
+        let [then_segment, else_segment] = regions.map(|region| {
+            self.program.segments.push(Vec::new());
+            let inner = SegmentId(self.program.segments.len() as u32 - 1);
+            let mut inside: Tensors = region.inputs().iter().copied().zip(captures.iter().copied()).collect();
+            self.nodes(region, &mut inside, inner);
+            for ((_, value), result) in region.outputs().iter().zip(&results) {
+                if let Some(result) = result {
+                    let from = self.tensor(region, *value, &mut inside);
+                    self.copy(from, *result, inner);
+                }
+            }
+            inner
+        });
+        let label = node.origin.to_string();
+        self.program.segments[segment.0 as usize].push(Step::If { condition, then_segment, else_segment, label });
+    }
+
+    fn tensor(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
+        if let Some(&tensor) = tensors.get(&value) {
+            return tensor;
+        }
+        let Def::Constant(constant) = &graph.value(value).def else {
+            crate::bug!("{value} is read before it is computed");
+        };
+        let key = (constant.bytes.as_ptr() as usize, constant.bytes.len(), graph.ty(value).clone());
+        let tensor = match self.weights.get(&key) {
+            Some(&tensor) => tensor,
+            None => {
+                let buffer = self.add_buffer(Residency::Weight(constant.clone()), graph.ty(value));
+                let tensor = self.add_tensor(graph, value, buffer);
+                self.weights.insert(key, tensor);
+                tensor
+            }
+        };
+        tensors.insert(value, tensor);
+        tensor
+    }
+
+    fn arena_tensor(&mut self, graph: &Graph, value: ValueId) -> TensorId {
+        let buffer = self.add_buffer(Residency::Arena, graph.ty(value));
+        self.add_tensor(graph, value, buffer)
+    }
+
+    fn add_buffer(&mut self, residency: Residency, ty: &Type) -> BufferId {
+        let bits = Expr::from(ty.dtype.bits()) * ty.count();
+        self.program.buffers.push(Buffer { residency, bytes: bits.ceil_div(&Expr::constant(8)) });
+        BufferId(self.program.buffers.len() as u32 - 1)
+    }
+
+    fn add_tensor(&mut self, graph: &Graph, value: ValueId, buffer: BufferId) -> TensorId {
+        let name: Arc<str> = graph.value(value).name.clone();
+        self.program.tensors.push(Tensor { name, ty: graph.ty(value).clone(), buffer });
+        TensorId(self.program.tensors.len() as u32 - 1)
+    }
+}
+
+/// The kernel problem of an operation; `None` for views and control flow.
+fn kind_of(op: &Op) -> Option<Kind> {
+    let kind = match op {
+        Op::Reshape(_) | Op::If { .. } => return None,
+        Op::Pointwise(program) => Kind::Pointwise(program.clone()),
+        Op::MatMul(spec, epilogue) => Kind::MatMul(*spec, epilogue.clone()),
+        Op::Conv(spec, epilogue) => Kind::Conv(*spec, epilogue.clone()),
+        Op::ConvTranspose(spec, _) => Kind::ConvTranspose(*spec),
+        Op::Pool(spec, _) => Kind::Pool(*spec),
+        Op::Reduce(spec) => Kind::Reduce(*spec),
+        Op::ArgReduce(spec) => Kind::ArgReduce(*spec),
+        Op::Softmax(spec) => Kind::Softmax(*spec),
+        Op::Norm(spec) => Kind::Norm(*spec),
+        Op::GroupNorm(spec) => Kind::GroupNorm(*spec),
+        Op::Transpose(spec) => Kind::Transpose(*spec),
+        Op::Expand(_) => Kind::Expand,
+        Op::Slice { starts, steps, .. } => Kind::Slice { starts: starts.clone(), steps: steps.clone() },
+        Op::Concat { axis } => Kind::Concat { axis: *axis },
+        Op::Pad { mode, lo, .. } => Kind::Pad { mode: *mode, lo: lo.clone() },
+        Op::Gather { axis } => Kind::Gather { axis: *axis },
+        Op::GatherElements { axis } => Kind::GatherElements { axis: *axis },
+        Op::GatherNd { batch_dims } => Kind::GatherNd { batch_dims: *batch_dims },
+        Op::ScatterElements { axis, mode } => Kind::ScatterElements { axis: *axis, mode: *mode },
+        Op::ScatterNd { mode } => Kind::ScatterNd { mode: *mode },
+        Op::Resize(spec, _) => Kind::Resize(*spec),
+        Op::Recurrent(spec) => Kind::Recurrent(*spec),
+        Op::CumSum { axis, exclusive, reverse } => {
+            Kind::CumSum { axis: *axis, exclusive: *exclusive, reverse: *reverse }
+        }
+        Op::TopK { axis, largest, .. } => Kind::TopK { axis: *axis, largest: *largest },
+        Op::Range { .. } => Kind::Range,
+        Op::Extents { values, .. } => Kind::Extents(values.clone()),
+    };
+    Some(kind)
+}
+
+/// The formulas in a problem's attributes.
+fn extents_of(kind: &Kind) -> &[Expr] {
+    match kind {
+        Kind::Slice { starts, .. } => starts,
+        Kind::Pad { lo, .. } => lo,
+        Kind::Extents(values) => values,
+        Kind::Pointwise(_)
+        | Kind::MatMul(..)
+        | Kind::Conv(..)
+        | Kind::ConvTranspose(_)
+        | Kind::Pool(_)
+        | Kind::Reduce(_)
+        | Kind::ArgReduce(_)
+        | Kind::Softmax(_)
+        | Kind::Norm(_)
+        | Kind::GroupNorm(_)
+        | Kind::Transpose(_)
+        | Kind::Expand
+        | Kind::Concat { .. }
+        | Kind::Gather { .. }
+        | Kind::GatherElements { .. }
+        | Kind::GatherNd { .. }
+        | Kind::ScatterElements { .. }
+        | Kind::ScatterNd { .. }
+        | Kind::Resize(_)
+        | Kind::Recurrent(_)
+        | Kind::CumSum { .. }
+        | Kind::TopK { .. }
+        | Kind::Range
+        | Kind::Copy => &[],
+    }
+}
+
+/// The name of a kind of problem, for messages.
+pub fn kind_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Pointwise(_) => "pointwise",
+        Kind::MatMul(..) => "matmul",
+        Kind::Conv(..) => "conv",
+        Kind::ConvTranspose(_) => "conv_transpose",
+        Kind::Pool(_) => "pool",
+        Kind::Reduce(_) => "reduce",
+        Kind::ArgReduce(_) => "arg_reduce",
+        Kind::Softmax(_) => "softmax",
+        Kind::Norm(_) => "norm",
+        Kind::GroupNorm(_) => "group_norm",
+        Kind::Transpose(_) => "transpose",
+        Kind::Expand => "expand",
+        Kind::Slice { .. } => "slice",
+        Kind::Concat { .. } => "concat",
+        Kind::Pad { .. } => "pad",
+        Kind::Gather { .. } => "gather",
+        Kind::GatherElements { .. } => "gather_elements",
+        Kind::GatherNd { .. } => "gather_nd",
+        Kind::ScatterElements { .. } => "scatter_elements",
+        Kind::ScatterNd { .. } => "scatter_nd",
+        Kind::Resize(_) => "resize",
+        Kind::Recurrent(_) => "recurrent",
+        Kind::CumSum { .. } => "cum_sum",
+        Kind::TopK { .. } => "top_k",
+        Kind::Range => "range",
+        Kind::Extents(_) => "extents",
+        Kind::Copy => "copy",
+    }
+}
+
+/// Whether a symbol's value comes from the inputs, so that the runtime can read it.
+pub fn is_input_symbol(source: &SymbolSource) -> bool {
+    matches!(source, SymbolSource::Input { .. })
+}

@@ -1,0 +1,130 @@
+//! The product of lowering: kernel problems on tensors, in segments, each with its alternatives.
+
+use std::sync::Arc;
+
+use lapidary_templates::{Candidate, Problem, Refusal};
+
+use crate::ir::{Constant, Constraint, Expr, Range, Symbol, Type};
+
+/// A number of a tensor of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub u32);
+
+/// A number of a buffer of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A number of a segment of a [`Program`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId(pub u32);
+
+/// A lowered model.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub name: String,
+    pub symbols: Vec<(Arc<str>, Symbol)>,
+    pub constraints: Vec<Constraint>,
+    pub buffers: Vec<Buffer>,
+    pub tensors: Vec<Tensor>,
+    pub inputs: Vec<(String, TensorId)>,
+    pub outputs: Vec<(String, TensorId)>,
+    /// [`Program::INIT`] runs once at load, [`Program::MAIN`] at every run; others are branches.
+    pub segments: Vec<Vec<Step>>,
+}
+
+impl Program {
+    /// The segment that computes what depends on weights alone.
+    pub const INIT: SegmentId = SegmentId(0);
+    /// The segment of a run.
+    pub const MAIN: SegmentId = SegmentId(1);
+
+    /// A tensor.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0 as usize]
+    }
+
+    /// A tensor's buffer.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.0 as usize]
+    }
+
+    /// The steps of a segment.
+    pub fn segment(&self, id: SegmentId) -> &[Step] {
+        &self.segments[id.0 as usize]
+    }
+
+    /// The number of optimization profiles.
+    pub fn profile_count(&self) -> usize {
+        self.symbols.iter().map(|(_, symbol)| symbol.ranges.len()).max().unwrap_or(1)
+    }
+
+    /// The range of a symbol in a profile.
+    pub fn symbol_range(&self, name: &str, profile: usize) -> Range {
+        let symbol = self.symbols.iter().find(|(symbol, _)| &**symbol == name);
+        match symbol.and_then(|(_, symbol)| symbol.ranges.get(profile)) {
+            Some(range) => *range,
+            None => crate::bug!("symbol {name} has no range in profile {profile}"),
+        }
+    }
+
+    /// The bounds of a formula in a profile.
+    pub fn range(&self, expr: &Expr, profile: usize) -> (i64, i64) {
+        expr.range(&|name| {
+            let range = self.symbol_range(name, profile);
+            (range.min, range.max)
+        })
+    }
+}
+
+/// A tensor: a view of a whole buffer under one type. Reshapes make several tensors of one buffer.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub name: Arc<str>,
+    pub ty: Type,
+    pub buffer: BufferId,
+}
+
+/// Memory that tensors view.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub residency: Residency,
+    pub bytes: Expr,
+}
+
+/// Where a buffer lives, and for how long.
+#[derive(Clone, Debug)]
+pub enum Residency {
+    /// In `weights.bin`.
+    Weight(Constant),
+    /// Written once at load, kept.
+    Derived,
+    /// In the session's arena.
+    Arena,
+}
+
+/// A step of a segment.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Work(Work),
+    /// Runs one of two segments, each of which writes the results.
+    If { condition: TensorId, then_segment: SegmentId, else_segment: SegmentId, label: String },
+}
+
+/// A kernel problem to solve.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub problem: Problem,
+    pub inputs: Vec<Option<TensorId>>,
+    pub outputs: Vec<Option<TensorId>>,
+    pub alternatives: Alternatives,
+    /// The ONNX nodes it came from.
+    pub label: String,
+}
+
+/// Ways to solve a problem.
+#[derive(Clone, Debug)]
+pub enum Alternatives {
+    /// The runtime's function for it.
+    Cpu,
+    Cuda { candidates: Vec<Candidate>, refusals: Vec<Refusal> },
+}

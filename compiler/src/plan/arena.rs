@@ -1,0 +1,69 @@
+//! Arena offsets: largest buffers first, each at the lowest offset that is free for its whole life.
+//!
+//! Y. Pisarchyk, J. Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020), greedy by size.
+
+use std::collections::BTreeMap;
+
+use super::lifetime::Lifetime;
+use super::{Arena, Scratch};
+use crate::lower::{BufferId, Program};
+
+/// Every buffer starts at a multiple of this many bytes: what the widest vector access and a TMA tensor map need.
+pub const ALIGNMENT: u64 = 256;
+
+/// Places every buffer.
+pub fn pack(lifetimes: &BTreeMap<BufferId, Lifetime>, size: impl Fn(BufferId) -> u64) -> Arena {
+    let mut order: Vec<(BufferId, u64)> =
+        lifetimes.keys().map(|&id| (id, size(id).next_multiple_of(ALIGNMENT))).collect();
+    order.sort_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+    let mut placed: Vec<(u64, u64, Lifetime)> = Vec::new();
+    let mut arena = Arena::default();
+    for (id, bytes) in order {
+        let lifetime = lifetimes[&id];
+        let offset = lowest_gap(&placed, &lifetime, bytes);
+        let at = placed.partition_point(|&(start, _, _)| start <= offset);
+        placed.insert(at, (offset, offset + bytes, lifetime));
+        arena.offsets.insert(id, offset);
+        arena.bytes = arena.bytes.max(offset + bytes);
+    }
+    arena
+}
+
+/// The lowest offset at which `bytes` are free; `placed` is sorted by start.
+fn lowest_gap(placed: &[(u64, u64, Lifetime)], lifetime: &Lifetime, bytes: u64) -> u64 {
+    let mut offset = 0;
+    for (start, end, _) in placed.iter().filter(|(_, _, other)| other.overlaps(lifetime)) {
+        if offset + bytes <= *start {
+            break;
+        }
+        offset = offset.max(*end);
+    }
+    offset
+}
+
+/// The largest size of a buffer in a profile, in bytes.
+pub fn size_in(program: &Program, scratch: &[Scratch], id: BufferId, profile: usize) -> u64 {
+    let own = program.buffers.get(id.0 as usize).map(|buffer| &buffer.bytes);
+    let bytes = own.or_else(|| scratch.iter().find(|scratch| scratch.buffer == id).map(|scratch| &scratch.bytes));
+    match bytes {
+        Some(bytes) => u64::try_from(program.range(bytes, profile).1).unwrap_or(0),
+        None => crate::bug!("buffer {id:?} does not exist"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_share_memory_when_their_lives_do_not_meet() {
+        let lives = [(0, 1), (1, 2), (2, 3)];
+        let lifetimes = lives.iter().enumerate();
+        let lifetimes =
+            lifetimes.map(|(k, &(first, last))| (BufferId(k as u32), Lifetime { first, last })).collect();
+        let arena = pack(&lifetimes, |_| 1000);
+        assert_eq!(arena.bytes, 2048);
+        assert_eq!(arena.offsets[&BufferId(0)], arena.offsets[&BufferId(2)]);
+        assert_ne!(arena.offsets[&BufferId(0)], arena.offsets[&BufferId(1)]);
+    }
+}
