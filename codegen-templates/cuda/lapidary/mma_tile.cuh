@@ -47,11 +47,12 @@ struct AsyncLoader {
   using C = typename Source::C;
   Source source;
   LAPIDARY_FN void fetch(u32 stage, int k, int k_end) {
+    source.seek(k, k_end);
 #pragma unroll
     for (int i = 0; i < C::COUNT; ++i) {
       if (C::active(i)) {
-        cp_async<C::W * int(sizeof(T))>(stage + Tile::offset(C::row(i), C::col(i)), source.pointer(i, k),
-                                        source.valid(i, k, k_end) * int(sizeof(T)));
+        cp_async<C::W * int(sizeof(T))>(stage + Tile::offset(source.cover.row(i), source.cover.col(i)), source.pointer(i),
+                                        source.valid(i) * int(sizeof(T)));
       }
     }
   }
@@ -65,13 +66,14 @@ struct StagedLoader {
   Source source;
   u32 words[C::COUNT];
   LAPIDARY_FN void fetch(u32, int k, int k_end) {
+    source.seek(k, k_end);
 #pragma unroll
-    for (int i = 0; i < C::COUNT; ++i) words[i] = C::active(i) ? bit_cast<u32>(source.run(i, k, k_end)) : 0u;
+    for (int i = 0; i < C::COUNT; ++i) words[i] = C::active(i) ? bit_cast<u32>(source.run(i)) : 0u;
   }
   LAPIDARY_FN void commit(u32 stage) {
 #pragma unroll
     for (int i = 0; i < C::COUNT; ++i) {
-      if (C::active(i)) store_shared(stage + Tile::offset(C::row(i), C::col(i)), words[i]);
+      if (C::active(i)) store_shared(stage + Tile::offset(source.cover.row(i), source.cover.col(i)), words[i]);
     }
   }
 };

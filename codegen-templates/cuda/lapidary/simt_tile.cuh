@@ -17,9 +17,10 @@ struct WideningLoader {
   Source source;
   Vec<T, C::W> runs[C::COUNT];
   LAPIDARY_FN void fetch(int k, int k_end) {
+    source.seek(k, k_end);
 #pragma unroll
     for (int i = 0; i < C::COUNT; ++i) {
-      if (C::active(i)) runs[i] = source.run(i, k, k_end);
+      if (C::active(i)) runs[i] = source.run(i);
     }
   }
   LAPIDARY_FN void commit(A* tile) const {
@@ -30,9 +31,9 @@ struct WideningLoader {
       for (int j = 0; j < C::W; ++j) {
         const A x = convert<A>(runs[i][j]);
         if constexpr (Source::K_CONTIGUOUS) {
-          tile[(C::col(i) + j) * STRIDE + C::row(i)] = x;
+          tile[(source.cover.col(i) + j) * STRIDE + source.cover.row(i)] = x;
         } else {
-          tile[C::row(i) * STRIDE + C::col(i) + j] = x;
+          tile[source.cover.row(i) * STRIDE + source.cover.col(i) + j] = x;
         }
       }
     }

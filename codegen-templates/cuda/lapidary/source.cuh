@@ -1,11 +1,13 @@
 // source.cuh - which thread of a CTA fetches which run of an operand tile, and from where.
 //
-// A source stands for one operand of a matrix product. It serves the tile of rows by columns that
-// starts at `k` on the K axis, in runs of W elements that are adjacent in the shared tile:
-//   pointer(i, k)        address of this thread's i-th run
-//   valid(i, k, k_end)   how many of its leading elements exist (the rest are zero)
-//   run(i, k, k_end)     the run itself, zero-filled, read by plain loads
-// MatrixSource is a strided matrix; families add their own (convolution: GatherNCHW).
+// A source stands for one operand of a matrix product. After seek(k, k_end) it serves the tile of rows
+// by columns that starts at k on the K axis, in runs of W elements adjacent in the shared tile:
+//   cover        this thread's runs: run i is at (cover.row(i), cover.col(i))
+//   pointer(i)   address of run i
+//   valid(i)     how many of its leading elements exist (the rest are zero)
+//   run(i)       the run itself, zero-filled, read by plain loads
+// Whole warps call seek together. MatrixSource is a strided matrix; families add their own
+// (convolution: GatherNCHW).
 #pragma once
 #include "lapidary/prelude.cuh"
 
@@ -25,16 +27,22 @@ struct Cover {
   static constexpr int ROW_STEP = TALL ? THREADS / RUNS : 1;
   static constexpr int RUNS_PER_THREAD = WIDE ? RUNS / THREADS : 1;
 
-  static LAPIDARY_FN int row(int i) {
+  int row0, col0;
+
+  LAPIDARY_FN Cover() {
     const int t = static_cast<int>(threadIdx.x);
-    if constexpr (TALL && RUNS % 32 == 0) return warp_id() / (RUNS / 32) + i * ROW_STEP;
-    if constexpr (TALL) return t / RUNS + i * ROW_STEP;
-    if constexpr (WIDE) return i / RUNS_PER_THREAD;
-    return (t + i * THREADS) / RUNS;
+    // A row that fills whole warps is the same for all lanes, and the compiler should know.
+    row0 = !TALL ? 0 : RUNS % 32 == 0 ? warp_id() / (RUNS / 32) : t / RUNS;
+    col0 = TALL ? t % RUNS * W : 0;
   }
-  static LAPIDARY_FN int col(int i) {
+  LAPIDARY_FN int row(int i) const {
+    if constexpr (TALL) return row0 + i * ROW_STEP;
+    if constexpr (WIDE) return i / RUNS_PER_THREAD;
+    return (static_cast<int>(threadIdx.x) + i * THREADS) / RUNS;
+  }
+  LAPIDARY_FN int col(int i) const {
     const int t = static_cast<int>(threadIdx.x);
-    if constexpr (TALL) return t % RUNS * W;
+    if constexpr (TALL) return col0;
     if constexpr (WIDE) return (t + i % RUNS_PER_THREAD * THREADS) * W;
     return (t + i * THREADS) % RUNS * W;
   }
@@ -60,51 +68,49 @@ struct MatrixSource {
   static constexpr int W = C::W;
   static_assert(W % VEC == 0, "a run is a whole number of loads");
 
-  const T* base;
-  i64 ld;
-  int left;  // free-axis elements from the tile's first to the matrix's end
+  C cover;
+  const T* base;  // of the thread's first run (TALL) or of the tile, at k = 0
+  const T* at;    // likewise at the sought k
+  i64 ld, step;   // step: between a thread's runs
+  int x0, left;   // the tile's corner on the free axis, and how much of the matrix lies beyond it
+  int k_left;     // likewise on the K axis
   Columns columns;
-  int x0;
 
   LAPIDARY_FN MatrixSource(const T* matrix, i64 ld_, int x0_, int extent, Columns columns_ = Columns{})
-      : base(matrix), ld(ld_), left(extent - x0_), columns(columns_), x0(x0_) {
+      : base(matrix), at(matrix), ld(ld_), step(C::ROW_STEP * ld_), x0(x0_), left(extent - x0_), k_left(0), columns(columns_) {
     if constexpr (K_CONTIGUOUS) {
-      base += (C::TALL ? x0 + C::row(0) : x0) * ld + (C::TALL ? C::col(0) : 0);
+      base += (x0 + cover.row0) * ld + cover.col0;
     } else if constexpr (C::TALL) {
-      base += C::row(0) * ld + columns(x0 + C::col(0));
+      base += cover.row0 * ld + columns(x0 + cover.col0);
     }
   }
-  LAPIDARY_FN const T* pointer(int i, int k) const {
-    if constexpr (K_CONTIGUOUS) {
-      if constexpr (C::TALL) return base + i * C::ROW_STEP * ld + k;
-      return base + C::row(i) * ld + C::col(i) + k;
-    } else {
-      if constexpr (C::TALL) return base + (k + i * C::ROW_STEP) * ld;
-      return base + (k + C::row(i)) * ld + columns(x0 + C::col(i));
-    }
+  LAPIDARY_FN void seek(int k, int k_end) {
+    at = base + (K_CONTIGUOUS ? static_cast<i64>(k) : k * ld);
+    k_left = k_end - k;
   }
-  LAPIDARY_FN int valid(int i, int k, int k_end) const {
-    if constexpr (K_CONTIGUOUS) {
-      return C::row(i) < left ? max(0, min(W, k_end - k - C::col(i))) : 0;
-    } else {
-      return k + C::row(i) < k_end ? max(0, min(W, left - C::col(i))) : 0;
-    }
+  LAPIDARY_FN const T* pointer(int i) const {
+    if constexpr (C::TALL) return at + i * step;
+    return at + cover.row(i) * ld + (K_CONTIGUOUS ? cover.col(i) : columns(x0 + cover.col(i)));
   }
-  LAPIDARY_FN Vec<T, W> run(int i, int k, int k_end) const {
+  LAPIDARY_FN int valid(int i) const {
+    const int row_end = K_CONTIGUOUS ? left : k_left, col_end = K_CONTIGUOUS ? k_left : left;
+    return cover.row(i) < row_end ? max(0, min(W, col_end - cover.col(i))) : 0;
+  }
+  LAPIDARY_FN Vec<T, W> run(int i) const {
     Vec<T, W> r{};
-    const T* p = pointer(i, k);
-    const int n = valid(i, k, k_end);
+    const T* p = pointer(i);
+    const int n = valid(i);
 #pragma unroll
     for (int j = 0; j < W; j += VEC) {
-      if (j + VEC <= n) {
+      if constexpr (VEC == 1) {
+        r[j] = load_const_if(j < n, p + j);
+      } else if (j + VEC <= n) {
         const Vec<T, VEC> v = load_const<T, VEC>(p + j);
 #pragma unroll
         for (int q = 0; q < VEC; ++q) r[j + q] = v[q];
-      } else if constexpr (VEC > 1) {
+      } else {
 #pragma unroll
-        for (int q = 0; q < VEC; ++q) {
-          if (j + q < n) r[j + q] = p[j + q];
-        }
+        for (int q = 0; q < VEC; ++q) r[j + q] = load_const_if(j + q < n, p + j + q);
       }
     }
     return r;

@@ -58,30 +58,44 @@ struct PointwiseColumns {
   }
 };
 
-// The input under the window: tile rows are k = (channel, tap), tile columns output pixels. A thread
-// keeps its W pixels for the whole product: where each window begins and which taps fall inside the
-// input are worked out once, and a step in K costs one division by the constant TAPS.
+// The input under the window: tile rows are k = (channel, tap), tile columns output pixels.
+// A thread keeps its W pixels for the whole product: where each window begins and which taps fall
+// inside the input are worked out once. What a row of the tile means (an offset and a tap) is the same
+// for all pixels, so each lane works out one row of those that its warp needs, and shuffles hand
+// them round.
 template <class T_, class Cover_, class Window>
 struct GatherNCHW {
   using T = T_;
   using C = Cover_;
   static constexpr bool K_CONTIGUOUS = false;
   static constexpr int W = C::W;
-  static constexpr bool MASKED = Window::TAPS <= 64;
-  using Mask = select_t<(Window::TAPS <= 32), u32, u64>;
-  static_assert(C::TALL, "a thread keeps its pixels");
+  static_assert(C::TALL && C::FULL, "a thread keeps its pixels, and every thread has some");
 
+  // Up to 63 taps a bit of a mask says whether a tap lies inside, and the highest is never set; a
+  // longer window's taps are compared one by one.
+  static constexpr bool MASKED = Window::TAPS <= 63;
+  using Mask = select_t<(Window::TAPS <= 31), u32, u64>;
+  static constexpr u32 NO_TAP = MASKED ? u32(sizeof(Mask)) * 8 - 1 : 1u << 31;
+  static_assert(MASKED || (Window::KD < 128 && Window::KH < 256 && Window::KW < 65536), "a tap fits one word");
+
+  // Rows that one warp reads: LEVELS side by side, COUNT times.
+  static constexpr int LEVELS = C::RUNS < 32 ? 32 / C::RUNS : 1;
+  static constexpr int SLOTS = (C::COUNT * LEVELS + 31) / 32;
+
+  C cover;
   const T* corner[W];  // of the pixel's window in the group's first channel; may lie outside
-  Mask inside[W];      // bit t: tap t reads an input element (MASKED)
+  Mask inside[W];
   int z[W], y[W], x[W];
   int in_d, in_h, in_w;
+  int offsets[SLOTS];  // of the sought rows, spread over the lanes
+  u32 taps[SLOTS];
 
   LAPIDARY_FN GatherNCHW(const Params<T>& p, int group, int n0, int n_extent) : in_d(p.in[0]), in_h(p.in[1]), in_w(p.in[2]) {
     const int pixels = p.out[0] * p.out[1] * p.out[2];
     const i64 channel = static_cast<i64>(in_d) * in_h * in_w;
 #pragma unroll
     for (int j = 0; j < W; ++j) {
-      const int n = n0 + C::col(0) + j;
+      const int n = n0 + cover.col0 + j;
       const int image = n / pixels, pixel = n - image * pixels;
       const int ow = pixel % p.out[2], rows = pixel / p.out[2];
       const int oh = rows % p.out[1], od = rows / p.out[1];
@@ -91,44 +105,59 @@ struct GatherNCHW {
       corner[j] = p.x + (static_cast<i64>(image) * p.channels + group * (p.channels / p.groups)) * channel +
                   ((static_cast<i64>(z[j]) * in_h + y[j]) * in_w + x[j]);
       inside[j] = 0;
-      if (n >= n_extent) {
-        z[j] = -(1 << 30);
-      } else if constexpr (MASKED) {
-#pragma unroll
-        for (int t = 0; t < Window::TAPS; ++t) inside[j] |= static_cast<Mask>(in_bounds(j, t)) << t;
-      }
+      if (n >= n_extent) z[j] = -(1 << 30);
+      if constexpr (MASKED) inside[j] = taps_inside(j);
     }
-  }
-  LAPIDARY_FN bool in_bounds(int j, int tap) const {
-    const int kw = tap % Window::KW, kh = tap / Window::KW % Window::KH, kd = tap / (Window::KW * Window::KH);
-    return static_cast<u32>(z[j] + kd * Window::DD) < static_cast<u32>(in_d) &&
-           static_cast<u32>(y[j] + kh * Window::DH) < static_cast<u32>(in_h) &&
-           static_cast<u32>(x[j] + kw * Window::DW) < static_cast<u32>(in_w);
-  }
-  LAPIDARY_FN int offset(int k) const {
-    const int c = k / Window::TAPS, tap = k - c * Window::TAPS;
-    const int kw = tap % Window::KW, kh = tap / Window::KW % Window::KH, kd = tap / (Window::KW * Window::KH);
-    return ((c * in_d + kd * Window::DD) * in_h + kh * Window::DH) * in_w + kw * Window::DW;
-  }
-  LAPIDARY_FN bool exists(int j, int k, int k_end) const {
-    const int tap = k % Window::TAPS;
-    if constexpr (MASKED) return k < k_end && (inside[j] >> tap & 1) != 0;
-    return k < k_end && in_bounds(j, tap);
   }
 
-  LAPIDARY_FN const T* pointer(int i, int k) const { return corner[0] + offset(k + C::row(i)); }
-  LAPIDARY_FN int valid(int i, int k, int k_end) const {
-    static_assert(W == 1, "pixels of a longer run are not adjacent");
-    return exists(0, k + C::row(i), k_end) ? 1 : 0;
-  }
-  LAPIDARY_FN Vec<T, W> run(int i, int k, int k_end) const {
-    Vec<T, W> r{};
-    const int at = offset(k + C::row(i));
+  LAPIDARY_FN void seek(int k, int k_end) {
+    const int first = k + __shfl_sync(0xffffffffu, cover.row0, 0);
 #pragma unroll
-    for (int j = 0; j < W; ++j) {
-      if (exists(j, k + C::row(i), k_end)) r[j] = load_const<T, 1>(corner[j] + at)[0];
+    for (int s = 0; s < SLOTS; ++s) {
+      const int entry = s * 32 + lane_id();
+      const u32 at = static_cast<u32>(first + entry / LEVELS * C::ROW_STEP + entry % LEVELS);
+      const u32 c = at / Window::TAPS, tap = at - c * Window::TAPS;
+      const u32 kw = tap % Window::KW, kh = tap / Window::KW % Window::KH, kd = tap / (Window::KW * Window::KH);
+      offsets[s] = static_cast<int>(((c * in_d + kd * Window::DD) * in_h + kh * Window::DH) * in_w + kw * Window::DW);
+      taps[s] = at >= static_cast<u32>(k_end) ? NO_TAP : MASKED ? tap : kd << 24 | kh << 16 | kw;
     }
+  }
+  LAPIDARY_FN int offset(int i) const { return __shfl_sync(0xffffffffu, offsets[i * LEVELS / 32], lane_of(i)); }
+  LAPIDARY_FN u32 tap(int i) const { return __shfl_sync(0xffffffffu, taps[i * LEVELS / 32], lane_of(i)); }
+  LAPIDARY_FN bool exists(int j, u32 tap) const {
+    if constexpr (MASKED) return (inside[j] >> tap & 1) != 0;
+    const int kd = static_cast<int>(tap >> 24 & 0x7f), kh = static_cast<int>(tap >> 16 & 0xff), kw = static_cast<int>(tap & 0xffff);
+    return tap != NO_TAP && in_range(z[j] + kd * Window::DD, in_d) && in_range(y[j] + kh * Window::DH, in_h) &&
+           in_range(x[j] + kw * Window::DW, in_w);
+  }
+
+  LAPIDARY_FN const T* pointer(int i) const { return corner[0] + offset(i); }
+  LAPIDARY_FN int valid(int i) const {
+    static_assert(W == 1, "pixels of a longer run are not adjacent");
+    return exists(0, tap(i)) ? 1 : 0;
+  }
+  LAPIDARY_FN Vec<T, W> run(int i) const {
+    Vec<T, W> r;
+    const int at = offset(i);
+    const u32 t = tap(i);
+#pragma unroll
+    for (int j = 0; j < W; ++j) r[j] = load_const_if(exists(j, t), corner[j] + at);
     return r;
+  }
+
+ private:
+  static LAPIDARY_FN bool in_range(int at, int extent) { return static_cast<u32>(at) < static_cast<u32>(extent); }
+  LAPIDARY_FN int lane_of(int i) const { return (i * LEVELS + lane_id() / C::RUNS) % 32; }
+  // Bit t: tap t of pixel j's window lies inside the input.
+  LAPIDARY_FN Mask taps_inside(int j) const {
+    Mask row = 0, plane = 0, all = 0;
+#pragma unroll
+    for (int kw = 0; kw < Window::KW; ++kw) row |= static_cast<Mask>(in_range(x[j] + kw * Window::DW, in_w)) << kw;
+#pragma unroll
+    for (int kh = 0; kh < Window::KH; ++kh) plane |= (in_range(y[j] + kh * Window::DH, in_h) ? row : Mask(0)) << (kh * Window::KW);
+#pragma unroll
+    for (int kd = 0; kd < Window::KD; ++kd) all |= (in_range(z[j] + kd * Window::DD, in_d) ? plane : Mask(0)) << (kd * Window::KW * Window::KH);
+    return all;
   }
 };
 

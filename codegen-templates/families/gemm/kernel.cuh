@@ -177,7 +177,8 @@ struct Gemv {
     const Work<T, T> w = work_of<M, BN, 1>(p);
     const int n0 = w.tile.n * BN, lane = lane_id(), warp = warp_id();
     float acc[M][COLS] = {};
-#pragma unroll 2
+    // Two loads of B in flight, unless the accumulators leave no registers for them.
+#pragma unroll (M * COLS > 16 ? 1 : 2)
     for (int k = w.k_begin + (warp * 32 + lane) * VEC; k < w.k_end; k += THREADS * VEC) {
       Vec<T, VEC> b[COLS];
 #pragma unroll
