@@ -254,7 +254,9 @@ fn check_source(graph: &Graph, name: &Arc<str>, symbol: &Symbol) -> Result<(), S
         }
         SymbolSource::Count(count) => {
             let at = count.at;
-            if at.index() >= graph.value_ids().count() {
+            let there =
+                at.index() < graph.value_ids().count() && graph.producer(at).is_none_or(|id| graph.contains(id));
+            if !there {
                 return Err(format!("counts by {at}, which is not there"));
             }
             let ty = graph.ty(at);
