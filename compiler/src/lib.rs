@@ -1,6 +1,17 @@
 //! Lapidary: an ahead-of-time compiler from ONNX models to standalone Rust crates.
+//!
+//! The flow is one-way, and [`compile`] is all of it up to the plans:
+//!
+//! ```text
+//! bytes -onnx::load-> Model -onnx::import-> Graph -passes::run-> Graph
+//!       -lower-> Program -select-> Chosen -plan-> Plan -plan::check-> CheckedPlan -emit-> the files of a crate
+//! ```
+//!
+//! Each stage reads its predecessor's product and nothing else. Only passes rewrite, and only the graph. The library
+//! prints nothing and touches no file but the model's; the CLI and `lapidary-build` do.
 
 pub mod diag;
+pub mod emit;
 pub mod ir;
 pub mod kernels;
 pub mod lower;
@@ -9,3 +20,78 @@ pub mod passes;
 pub mod plan;
 pub mod profiles;
 pub mod select;
+
+use diag::{Diagnostics, Result};
+use ir::Graph;
+use kernels::KernelSet;
+use lower::Target;
+use passes::{Precision, Report};
+use plan::CheckedPlan;
+use profiles::Profiles;
+
+/// What a model is compiled to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub targets: Vec<Target>,
+    pub precision: Precision,
+    pub profiles: Profiles,
+}
+
+/// A compiled model: the graph that all targets share, and a plan for each.
+pub struct Compiled {
+    /// The graph behind the passes.
+    pub graph: Graph,
+    /// What the passes did.
+    pub report: Report,
+    pub plans: Vec<TargetPlan>,
+}
+
+/// A checked plan for one target, and the kernels it launches.
+pub struct TargetPlan {
+    pub target: Target,
+    pub plan: CheckedPlan,
+    pub kernels: KernelSet,
+}
+
+/// Compiles a model: the whole pipeline.
+///
+/// # Errors
+/// Everything that is wrong with the model, all together.
+pub fn compile(model: &onnx::Model, options: &Options) -> Result<Compiled> {
+    let graph = onnx::import(model, &options.profiles)?;
+    verified(&graph, "import");
+    let (graph, report) = optimize(graph, options.precision);
+    let mut errors = Diagnostics::new();
+    let plans = options.targets.iter().filter_map(|&target| errors.keep(plan_for(&graph, target))).collect();
+    errors.check()?;
+    Ok(Compiled { graph, report, plans })
+}
+
+/// Runs the passes on an imported graph.
+pub fn optimize(graph: Graph, precision: Precision) -> (Graph, Report) {
+    let graph = passes::precision::apply(graph, precision);
+    verified(&graph, "precision");
+    let (graph, report) = passes::run(graph);
+    verified(&graph, "passes");
+    (graph, report)
+}
+
+/// Lowers, selects and plans a graph for one target.
+///
+/// # Errors
+/// E0501 for each operation that has no kernel on the target.
+pub fn plan_for(graph: &Graph, target: Target) -> Result<TargetPlan> {
+    let program = lower::lower(graph, target)?;
+    let chosen = select::select(program);
+    let kernels = KernelSet::of(&chosen);
+    match plan::check(plan::plan(chosen)) {
+        Ok(plan) => Ok(TargetPlan { target, plan, kernels }),
+        Err(errors) => bug!(dump: ir::text::print(graph); "the plan is wrong: {}", errors.join("; ")),
+    }
+}
+
+fn verified(graph: &Graph, stage: &str) {
+    if let Err(errors) = ir::verify::verify(graph) {
+        bug!(dump: ir::text::print(graph); "the graph behind {stage} is wrong: {}", errors.join("; "));
+    }
+}

@@ -19,4 +19,4 @@ pub use graph::{
 pub use lapidary_runtime::table::{ConstraintKind, Range};
 pub use lapidary_templates::{Expr, Operand as Type, Program};
 pub use ops::{Op, Region};
-pub use patch::{Patch, apply};
+pub use patch::{Patch, Ref, apply};

@@ -12,10 +12,9 @@ use lapidary_runtime::op::MAX_RANK;
 
 use super::attrs::Attrs;
 use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
-use super::proto::tensor_shape_proto::dimension::Value as DimValue;
-use super::proto::type_proto::Value as TypeValue;
-use super::proto::{GraphProto, NodeProto, ValueInfoProto};
-use super::{Model, TensorRef, dtype_of};
+use super::proto::{GraphProto, NodeProto};
+use super::inputs::too_many_axes;
+use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 use crate::ir::{Builder, Constant, Expr, Graph, Op, Origin, Region, Symbol, SymbolSource, Type, ValueId};
 use crate::profiles::Profiles;
@@ -36,7 +35,7 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
         unnamed: 0,
     };
     importer.initializers(proto);
-    importer.inputs(proto);
+    importer.inputs();
     importer.nodes(proto);
     let outputs = importer.outputs(proto);
     importer.unknown_dims();
@@ -166,7 +165,7 @@ impl<'m> Importer<'m> {
     fn initializer(&mut self, name: &str, decoded: Result<TensorRef>) {
         let value = self.diagnostics.keep(decoded).and_then(|tensor| {
             if tensor.dims.len() > MAX_RANK {
-                self.rank_error(Place::tensor(name), tensor.dims.len());
+                self.diagnostics.push(too_many_axes(Place::tensor(name), tensor.dims.len()));
                 return None;
             }
             let ty = Type { dtype: tensor.dtype, dims: tensor.dims.iter().map(|&dim| Expr::from(dim)).collect() };
@@ -176,68 +175,17 @@ impl<'m> Importer<'m> {
         self.bind(name, value);
     }
 
-    fn rank_error(&mut self, at: Place, rank: usize) {
-        self.diagnostics.push(
-            Diagnostic::error("E0404", at, format!("a tensor of rank {rank}"))
-                .why(format!("tensors have at most {MAX_RANK} axes here"))
-                .help("merge axes in the model"),
-        );
-    }
-
-    fn inputs(&mut self, proto: &'m GraphProto) {
-        let mut index = 0;
-        for info in &proto.input {
-            let initialized = self.scopes.last().is_some_and(|scope| scope.names.contains_key(info.name()));
-            if initialized {
-                continue;
-            }
-            let value = self.input_type(info, index).map(|ty| {
-                index += 1;
-                self.graph().add_input(info.name(), ty)
+    fn inputs(&mut self) {
+        let Some(inputs) = self.diagnostics.keep(super::inputs(self.model)) else { return };
+        for (index, input) in inputs.into_iter().enumerate() {
+            let dims = input.dims.iter().zip(&input.symbols).enumerate().map(|(axis, (&extent, symbol))| match symbol {
+                Some(name) => self.symbol(name, index, axis),
+                None => Expr::constant(extent),
             });
-            self.bind(info.name(), value);
+            let ty = Type { dtype: input.dtype, dims: dims.collect() };
+            let value = self.graph().add_input(&input.name, ty);
+            self.bind(&input.name, Some(value));
         }
-    }
-
-    fn input_type(&mut self, info: &ValueInfoProto, index: usize) -> Option<Type> {
-        let at = Place::value(info.name());
-        let tensor = match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
-            Some(TypeValue::TensorType(tensor)) => tensor,
-            Some(_) | None => {
-                self.diagnostics.push(
-                    Diagnostic::error("E0405", at, "an input that is not a tensor")
-                        .help("sequences, maps and optionals are not supported as inputs"),
-                );
-                return None;
-            }
-        };
-        let dtype = self.diagnostics.keep(dtype_of(tensor.elem_type(), &at))?;
-        let Some(shape) = &tensor.shape else {
-            self.diagnostics.push(
-                Diagnostic::error("E0405", at, "an input without a shape")
-                    .why("kernels are compiled for a rank")
-                    .help("give the input a shape, symbolic dimensions where they vary"),
-            );
-            return None;
-        };
-        if shape.dim.len() > MAX_RANK {
-            self.rank_error(at, shape.dim.len());
-            return None;
-        }
-        let mut dims = Vec::new();
-        for (axis, dim) in shape.dim.iter().enumerate() {
-            let expr = match &dim.value {
-                Some(DimValue::DimValue(value)) if *value >= 0 => Expr::constant(*value),
-                Some(DimValue::DimParam(name)) if !name.is_empty() && name != "?" => self.symbol(name, index, axis),
-                Some(DimValue::DimValue(_) | DimValue::DimParam(_)) | None => {
-                    // Neither value nor name: a symbol of its own.
-                    let name = format!("{}.{axis}", info.name());
-                    self.symbol(&name, index, axis)
-                }
-            };
-            dims.push(expr);
-        }
-        Some(Type { dtype, dims })
     }
 
     /// The extent that a dimension's name stands for: its symbol, or the one value the profiles give it.

@@ -7,6 +7,7 @@
 mod attrs;
 mod external;
 mod import;
+mod inputs;
 mod load;
 mod ops;
 #[rustfmt::skip]
@@ -18,6 +19,7 @@ mod wire;
 pub use attrs::Attrs;
 pub use external::External;
 pub use import::import;
+pub use inputs::{Input, inputs};
 pub use load::{Model, OPSETS, load, load_bytes};
 pub use sparse::{DENSE_LIMIT, densify};
 pub use tensor::{TensorRef, decode, dtype_of};

@@ -3,6 +3,22 @@
 //! To add an operator, add a value to the group's `DEFS` in its file. An importer sees typed operands and typed
 //! attributes; it never sees the graph's names.
 
+mod activation;
+mod constant;
+mod constants;
+mod einsum;
+mod elementwise;
+mod entry;
+mod generate;
+mod matmul;
+mod operands;
+mod positions;
+mod quantize;
+mod reduce;
+mod shape;
+mod slice;
+mod softmax;
+
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -172,7 +188,19 @@ pub fn one(value: ValueId) -> Imported {
 }
 
 /// Every operator, group by group.
-pub const GROUPS: &[&[OpDef]] = &[];
+pub const GROUPS: &[&[OpDef]] = &[
+    elementwise::DEFS,
+    activation::DEFS,
+    softmax::DEFS,
+    reduce::DEFS,
+    matmul::DEFS,
+    einsum::DEFS,
+    shape::DEFS,
+    slice::DEFS,
+    generate::DEFS,
+    constant::DEFS,
+    quantize::DEFS,
+];
 
 /// The definition of an operator for a version of its operator set.
 pub fn find(domain: &str, name: &str, opset: i64) -> Option<&'static OpDef> {

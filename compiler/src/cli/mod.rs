@@ -1,0 +1,99 @@
+//! The command line: the only place of the compiler that prints, and that writes files.
+//!
+//! Exit codes: 0 all is well, 1 the model or a result is at fault, 2 the call is.
+
+mod bench;
+mod case;
+mod check;
+mod compare;
+mod compile;
+mod engine;
+mod failure;
+mod inspect;
+mod npy;
+mod progress;
+mod run;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use lapidary::passes::Precision;
+use lapidary::profiles::Profiles;
+
+pub use failure::Failure;
+
+/// Compiles ONNX models to standalone Rust crates.
+#[derive(Parser)]
+#[command(name = "lapidary", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a model as a Rust crate.
+    Compile(compile::Compile),
+    /// Run a model on inputs from .npy files.
+    Run(run::Run),
+    /// Run a model on test cases and compare with their expected outputs.
+    Verify(verify::Verify),
+    /// Measure a model's speed.
+    Bench(bench::Bench),
+    /// Say whether a model is supported, and everything that is not.
+    Check(check::Check),
+    /// Print what a stage of the compiler makes of a model.
+    Inspect(inspect::Inspect),
+}
+
+/// What every command that compiles takes.
+#[derive(Args, Clone)]
+struct ModelArgs {
+    /// The .onnx file.
+    model: PathBuf,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// How a model is specialized.
+#[derive(Args, Clone)]
+struct ShapeArgs {
+    /// The range of a symbolic dimension; repeated for one name, each is a further optimization profile.
+    #[arg(long = "dim", value_name = "NAME=MIN:OPT:MAX", value_parser = Profiles::parse)]
+    dims: Vec<(String, lapidary::ir::Range)>,
+    /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
+    #[arg(long, default_value = "fp32")]
+    precision: Precision,
+}
+
+impl ShapeArgs {
+    fn profiles(&self) -> Profiles {
+        let mut profiles = Profiles::new();
+        for (name, range) in &self.dims {
+            profiles.add(name, *range);
+        }
+        profiles
+    }
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Compile(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

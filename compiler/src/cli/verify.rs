@@ -1,0 +1,210 @@
+//! `lapidary verify`: a model against expected outputs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use lapidary::ir::eval::{self, Tensor};
+use lapidary::ir::{Def, Graph, Op};
+use lapidary::passes::Precision;
+use lapidary::{Options, onnx};
+use lapidary_runtime::op::{Arg, ScalarOp};
+use lapidary_runtime::{DType, LaunchMode};
+
+use super::case::{Bar, Case, CaseDir, Expected};
+use super::compare::Distance;
+use super::engine::{self, Place};
+use super::{Failure, ShapeArgs, progress, run};
+
+/// The command's arguments.
+#[derive(Args)]
+pub struct Verify {
+    /// A folder with model.onnx and either manifest.json and golden.npz, or test_data_set_N/.
+    case_dir: PathBuf,
+    /// Where to run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    target: Place,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Name the first tensor that differs from the reference evaluator's.
+    #[arg(long)]
+    bisect: bool,
+    /// Launch kernel by kernel instead of as one CUDA graph.
+    #[arg(long)]
+    no_graph: bool,
+}
+
+/// The bar of a model that computes in 16-bit floats.
+const NARROW: Bar = Bar::Relative { l2: 1e-2, cosine: 0.9995 };
+
+impl Verify {
+    /// Compares every case; fails if one is off.
+    pub fn run(self) -> Result<(), Failure> {
+        let model = onnx::load(&self.case_dir.join("model.onnx"))?;
+        let dir = CaseDir::read(&self.case_dir, &model)?;
+        let mut profiles = self.shape.profiles();
+        if profiles.names().next().is_none() {
+            profiles = dir.profiles(&model)?;
+        }
+        let graph = onnx::import(&model, &profiles)?;
+        let bar = self.bar(&graph, dir.bar);
+        let options = Options { targets: Vec::new(), precision: self.shape.precision, profiles };
+        let checks = if self.target == Place::Reference {
+            reference(&graph, &dir.cases, bar)?
+        } else {
+            self.compiled(&model, &graph, &dir.cases, options, bar)?
+        };
+        let failed = checks.iter().filter(|check| !check.passed).count();
+        for check in &checks {
+            println!("{:4} {}", if check.passed { "ok" } else { "FAIL" }, check.text);
+        }
+        if failed > 0 {
+            return Err(Failure::Result(format!("{failed} of {} comparisons failed", checks.len())));
+        }
+        println!("{} comparisons ok on {:?}", checks.len(), self.target);
+        Ok(())
+    }
+
+    fn bar(&self, graph: &Graph, stated: Bar) -> Bar {
+        let narrow_model = graph.outputs().iter().any(|(_, value)| {
+            let dtype = graph.ty(*value).dtype;
+            dtype.is_float() && dtype.bits() == 16
+        });
+        let narrow = narrow_model || matches!(self.shape.precision, Precision::Fp16 | Precision::Bf16 | Precision::Tf32);
+        if narrow && !matches!(stated, Bar::Relative { .. }) { NARROW } else { stated }
+    }
+
+    fn compiled(
+        &self,
+        model: &onnx::Model,
+        graph: &Graph,
+        cases: &[Case],
+        options: Options,
+        bar: Bar,
+    ) -> Result<Vec<Check>, Failure> {
+        let spinner = progress::spinner("compiling".to_owned());
+        let compiled = engine::compile(model, self.target, options)?;
+        spinner.finish_and_clear();
+        let launch = if self.no_graph { LaunchMode::Stream } else { LaunchMode::Graph };
+        let Some(plan) = compiled.plans.first().map(|plan| &plan.plan) else { lapidary::bug!("nothing was compiled") };
+        let program = &plan.chosen.program;
+        engine::with_session(&compiled, launch, |session, tables| {
+            let mut checks = Vec::new();
+            for case in cases {
+                session.run(&run::refs(&case.inputs))?;
+                for (k, port) in tables.outputs.iter().enumerate() {
+                    let given = run::output(session, k)?;
+                    checks.extend(Check::against(case, port.name, &given, bar));
+                }
+                let watched = if self.bisect { Watched::All } else { Watched::Saturated };
+                let expected = reference_values(graph, &case.inputs, watched)?;
+                if expected.is_empty() {
+                    continue;
+                }
+                let mut off = Vec::new();
+                session.run_observed(&run::refs(&case.inputs), &mut |label, tensor, output| {
+                    let Some(inner) = program.tensors.get(tensor as usize) else { return };
+                    let Some(expected) = expected.get(&*inner.name) else { return };
+                    let given = Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec());
+                    let Ok(given) = given else { return };
+                    let comparable = given.dtype == expected.dtype && given.count() == expected.count();
+                    if comparable {
+                        let given = Tensor { dims: expected.dims.clone(), ..given };
+                        let text = format!("{}: {} (inner, of {label})", case.name, inner.name);
+                        off.push(Check::new(text, &given, expected, bar));
+                    }
+                })?;
+                match watched {
+                    Watched::Saturated => checks.extend(off),
+                    Watched::All => match off.iter().find(|check| !check.passed) {
+                        Some(first) => println!("first diverging tensor: {}", first.text),
+                        None => println!("{}: no inner tensor diverges ({} compared)", case.name, off.len()),
+                    },
+                }
+            }
+            Ok(checks)
+        })
+    }
+}
+
+/// One comparison.
+struct Check {
+    text: String,
+    passed: bool,
+}
+
+impl Check {
+    fn new(what: String, given: &Tensor, expected: &Tensor, bar: Bar) -> Check {
+        let distance = Distance::of(given, expected, bar);
+        Check { text: format!("{what}: {distance}"), passed: distance.within(bar) }
+    }
+
+    /// Compares an output with the case's; `None` where the case expects nothing of it.
+    fn against(case: &Case, name: &str, given: &Tensor, bar: Bar) -> Option<Check> {
+        let Expected { tensor, .. } = case.outputs.iter().find(|expected| expected.name == name)?;
+        Some(Check::new(format!("{}: {name}", case.name), given, tensor, bar))
+    }
+}
+
+fn reference(graph: &Graph, cases: &[Case], bar: Bar) -> Result<Vec<Check>, Failure> {
+    let mut checks = Vec::new();
+    for case in cases {
+        let spinner = progress::spinner(format!("evaluating {}", case.name));
+        let values = eval::run(graph, &case.inputs).map_err(|error| Failure::Result(format!("error: {error}")))?;
+        spinner.finish_and_clear();
+        for ((name, _), given) in graph.outputs().iter().zip(&values) {
+            checks.extend(Check::against(case, name, given, bar));
+        }
+    }
+    Ok(checks)
+}
+
+/// Which inner values are compared with the reference evaluator's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    /// The operands of a final softmax or sigmoid, whose saturation would hide errors.
+    Saturated,
+    All,
+}
+
+/// Inner values of the reference evaluation, by name.
+fn reference_values(
+    graph: &Graph,
+    inputs: &[Tensor],
+    watched: Watched,
+) -> Result<BTreeMap<String, Tensor>, Failure> {
+    let wanted: Vec<_> = match watched {
+        Watched::All => graph.value_ids().collect(),
+        Watched::Saturated => graph.outputs().iter().filter_map(|(_, value)| saturating_operand(graph, *value)).collect(),
+    };
+    let mut values = BTreeMap::new();
+    if wanted.is_empty() {
+        return Ok(values);
+    }
+    eval::run_observed(graph, inputs, &mut |value, tensor: &Tensor| {
+        let computed = matches!(graph.value(value).def, Def::Node(..));
+        if wanted.contains(&value) && computed && tensor.dtype != DType::Bool {
+            values.insert(graph.value(value).name.to_string(), tensor.clone());
+        }
+    })
+    .map_err(|error| Failure::Result(format!("error: {error}")))?;
+    Ok(values)
+}
+
+/// The operand of the softmax or sigmoid that an output comes from, looking through views.
+fn saturating_operand(graph: &Graph, output: lapidary::ir::ValueId) -> Option<lapidary::ir::ValueId> {
+    let node = graph.node(graph.producer(output)?);
+    let first = node.inputs.first().copied().flatten()?;
+    match &node.op {
+        Op::Softmax(_) => Some(first),
+        Op::Pointwise(program) => {
+            let sigmoid = program.steps.len() == 1
+                && program.steps[0].op == ScalarOp::Sigmoid
+                && program.steps[0].operands() == [Arg::Input(0)];
+            let view = program.is_identity();
+            if sigmoid { Some(first) } else if view { saturating_operand(graph, first) } else { None }
+        }
+        Op::Reshape(_) | Op::Transpose(_) => saturating_operand(graph, first),
+        _ => None,
+    }
+}

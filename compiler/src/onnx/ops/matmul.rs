@@ -1,0 +1,149 @@
+//! Matrix products (ONNX MatMul, Gemm, MatMulInteger; `com.microsoft` FusedMatMul of ONNX Runtime's ContribOperators.md).
+//!
+//! Operands are composed into the IR's batched product; scale, bias and zero points are pointwise programs around it,
+//! which fusion may take in.
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{Arg, MatMul, Math, ScalarOp};
+
+use super::entry::{binary, contrib, op};
+use super::{Cx, Fault, Imported, OpDef, one};
+use crate::ir::builder::{Built, ProgramWriter};
+use crate::ir::{Builder, Expr, Op, ValueId};
+
+pub const DEFS: &[OpDef] = &[
+    binary("MatMul", 1, matmul),
+    op("Gemm", 7, (2, 3), gemm),
+    op("MatMulInteger", 10, (2, 4), matmul_integer),
+    contrib("FusedMatMul", (2, 2), fused_matmul),
+];
+
+fn matmul(cx: &mut Cx<'_, '_>) -> Imported {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    one(product(&mut cx.b, a, b, plain())?)
+}
+
+/// Neither operand transposed, products in the operands' type.
+fn plain() -> MatMul {
+    MatMul { transpose_a: false, transpose_b: false, math: Math::Exact }
+}
+
+/// numpy's `matmul`: a vector on the left is a row, on the right a column, and its axis is not in the result.
+fn product(b: &mut Builder<'_>, left: ValueId, right: ValueId, spec: MatMul) -> Built {
+    let (left_dims, right_dims) = (b.dims(left), b.dims(right));
+    if left_dims.is_empty() || right_dims.is_empty() {
+        return Err("a matrix product takes no scalars".to_owned());
+    }
+    let unit = Expr::constant(1);
+    let mut spec = spec;
+    let (mut row, mut column) = (left, right);
+    if let [inner] = left_dims.as_slice() {
+        row = b.reshape(left, vec![unit.clone(), inner.clone()])?;
+        spec.transpose_a = false;
+    }
+    if let [inner] = right_dims.as_slice() {
+        column = b.reshape(right, vec![inner.clone(), unit])?;
+        spec.transpose_b = false;
+    }
+    let result = b.node(Op::MatMul(spec, None), &[row, column])?;
+    let mut dims = b.dims(result);
+    if right_dims.len() == 1 {
+        dims.pop();
+    }
+    if left_dims.len() == 1 {
+        // The row axis is the last but the columns, where there are any.
+        dims.remove(dims.len() - if right_dims.len() == 1 { 1 } else { 2 });
+    }
+    b.reshape(result, dims)
+}
+
+/// alpha * A * B + beta * C
+fn gemm(cx: &mut Cx<'_, '_>) -> Imported {
+    let (a, b, c) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
+    let alpha = factor(cx, "alpha", a)?;
+    let beta = factor(cx, "beta", a)?;
+    for (name, value) in [("A", a), ("B", b)] {
+        let rank = cx.b.rank(value);
+        if rank != 2 {
+            return Err(format!("{name} has rank {rank}, and 2 is needed").into());
+        }
+    }
+    let spec = MatMul {
+        transpose_a: cx.attrs.flag_or("transA", 0)?,
+        transpose_b: cx.attrs.flag_or("transB", 0)?,
+        math: Math::Exact,
+    };
+    let product = cx.b.node(Op::MatMul(spec, None), &[a, b])?;
+    let Some(c) = c.filter(|_| beta != 0.0) else { return one(scaled(&mut cx.b, product, alpha)?) };
+    one(cx.b.program(&[product, c], |p| {
+        let product = scale(p, Arg::Input(0), alpha);
+        let bias = scale(p, Arg::Input(1), beta);
+        p.push(ScalarOp::Add, &[product, bias])
+    })?)
+}
+
+/// An attribute that multiplies values of the type of `like`; 1 where it is absent.
+fn factor(cx: &Cx<'_, '_>, name: &str, like: ValueId) -> Result<f64, Fault> {
+    let value = f64::from(cx.attrs.float_or(name, 1.0)?);
+    if cx.b.dtype(like).is_int() && value.fract() != 0.0 {
+        return Err(Fault::unsupported(
+            format!("{name} is {value}, and the operands are integers"),
+            format!("convert the operands to floats, or make {name} an integer"),
+        ));
+    }
+    Ok(value)
+}
+
+fn scale(p: &mut ProgramWriter, x: Arg, factor: f64) -> Arg {
+    if factor == 1.0 { x } else { p.push(ScalarOp::Mul, &[x, p.imm(x, factor)]) }
+}
+
+fn scaled(b: &mut Builder<'_>, x: ValueId, factor: f64) -> Built {
+    if factor == 1.0 { Ok(x) } else { b.program(&[x], |p| scale(p, Arg::Input(0), factor)) }
+}
+
+fn fused_matmul(cx: &mut Cx<'_, '_>) -> Imported {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    for name in ["transBatchA", "transBatchB"] {
+        if cx.attrs.flag_or(name, 0)? {
+            return Err(Fault::unsupported(
+                format!("FusedMatMul with {name} is not supported"),
+                "turn ONNX Runtime's graph optimizations off when saving the model",
+            ));
+        }
+    }
+    let spec = MatMul {
+        transpose_a: cx.attrs.flag_or("transA", 0)?,
+        transpose_b: cx.attrs.flag_or("transB", 0)?,
+        math: Math::Exact,
+    };
+    let alpha = factor(cx, "alpha", a)?;
+    let product = product(&mut cx.b, a, b, spec)?;
+    one(scaled(&mut cx.b, product, alpha)?)
+}
+
+/// (A - zero point of A) * (B - zero point of B), in `i32`.
+fn matmul_integer(cx: &mut Cx<'_, '_>) -> Imported {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let (zero_a, zero_b) = (cx.optional(2), cx.optional(3));
+    if zero_a.is_none() && zero_b.is_none() {
+        return one(product(&mut cx.b, a, b, plain())?);
+    }
+    // A vector of zero points of A is one a row; one of B is one a column, which broadcasts as it is.
+    let zero_a = match zero_a {
+        Some(zero) if cx.b.rank(zero) == 1 && cx.b.rank(a) > 1 => Some(cx.b.append_axes(zero, 2)?),
+        zero => zero,
+    };
+    let a = centered(&mut cx.b, a, zero_a)?;
+    let b = centered(&mut cx.b, b, zero_b)?;
+    one(product(&mut cx.b, a, b, plain())?)
+}
+
+/// `x` less its zero point, in `i32`.
+fn centered(b: &mut Builder<'_>, x: ValueId, zero: Option<ValueId>) -> Built {
+    let Some(zero) = zero else { return b.cast(x, DType::I32) };
+    b.program(&[x, zero], |p| {
+        let (x, zero) = (p.cast(Arg::Input(0), DType::I32), p.cast(Arg::Input(1), DType::I32));
+        p.push(ScalarOp::Sub, &[x, zero])
+    })
+}

@@ -1,0 +1,87 @@
+//! Operands whose elements an importer needs while compiling: axes, shapes, starts, counts.
+//!
+//! A shape may be computed in the model, as long as it follows from extents and constants; what depends on the data of
+//! a run is not supported, and the fault names the tensor.
+
+use super::constants::constant_value;
+use super::{Cx, Fault};
+use crate::diag::quoted;
+use crate::ir::{Expr, ValueId};
+
+/// The elements of operand `k` as formulas. `what` is what they are, such as `shape`.
+///
+/// # Errors
+/// The operand is missing, or its elements depend on data.
+pub(super) fn known(cx: &Cx<'_, '_>, k: usize, what: &str) -> Result<Vec<Expr>, Fault> {
+    let value = cx.input(k)?;
+    elements(cx, value).ok_or_else(|| depends_on_data(cx, value, what))
+}
+
+fn elements(cx: &Cx<'_, '_>, value: ValueId) -> Option<Vec<Expr>> {
+    if let Some(elements) = cx.b.known(value) {
+        return Some(elements.to_vec());
+    }
+    if !cx.b.dtype(value).is_int() || cx.b.rank(value) > 1 {
+        return None;
+    }
+    let elements = constant_value(&cx.b, value)?.to_i64s();
+    Some(elements.into_iter().map(Expr::constant).collect())
+}
+
+/// The elements of operand `k` as numbers; `None` if it is absent.
+///
+/// # Errors
+/// The elements are not the same for all shapes and inputs.
+pub(super) fn optional_ints(cx: &Cx<'_, '_>, k: usize, what: &str) -> Result<Option<Vec<i64>>, Fault> {
+    let Some(value) = cx.optional(k) else { return Ok(None) };
+    let elements = elements(cx, value);
+    let constants: Option<Vec<i64>> = elements.and_then(|elements| elements.iter().map(Expr::as_const).collect());
+    match constants {
+        Some(constants) => Ok(Some(constants)),
+        None => Err(Fault::unsupported(
+            format!("the {what} in {} are not constant", name(cx, value)),
+            format!("make the {what} constants; `onnxsim` and the exporter's constant folding do that"),
+        )),
+    }
+}
+
+/// The one element of operand `k`.
+///
+/// # Errors
+/// As [`known`], and if there are more elements.
+pub(super) fn known_scalar(cx: &Cx<'_, '_>, k: usize, what: &str) -> Result<Expr, Fault> {
+    let elements = known(cx, k, what)?;
+    match <[Expr; 1]>::try_from(elements) {
+        Ok([element]) => Ok(element),
+        Err(elements) => Err(Fault::Invalid(format!("the {what} must be one number, and has {}", elements.len()))),
+    }
+}
+
+/// The one number of operand `k`, if it is a constant.
+pub(super) fn constant_number(cx: &Cx<'_, '_>, k: usize) -> Option<f64> {
+    match constant_value(&cx.b, cx.optional(k)?)?.to_f64s().as_slice() {
+        [number] => Some(*number),
+        _ => None,
+    }
+}
+
+/// The fault for an operand whose elements are needed and not known.
+pub(super) fn depends_on_data(cx: &Cx<'_, '_>, value: ValueId, what: &str) -> Fault {
+    Fault::unsupported(
+        format!("the {what} in {} depends on the data of a run", name(cx, value)),
+        format!("compute the {what} from shapes and constants only, or give it as a constant"),
+    )
+}
+
+/// Operand `k` as a tensor of rank 0; exporters also write one element with axes of extent 1.
+///
+/// # Errors
+/// One sentence, if it has more elements.
+pub(super) fn scalar(cx: &mut Cx<'_, '_>, k: usize) -> Result<Option<ValueId>, Fault> {
+    let Some(value) = cx.optional(k) else { return Ok(None) };
+    Ok(Some(cx.b.reshape(value, Vec::new())?))
+}
+
+fn name(cx: &Cx<'_, '_>, value: ValueId) -> String {
+    quoted(&cx.b.graph().value(value).name).to_string()
+}

@@ -1,0 +1,152 @@
+//! QuantizeLinear and DequantizeLinear (ONNX operators of these names) as pointwise programs.
+//!
+//! The scale is one number, one for each index of an axis, or one for each block of an axis; the two latter become
+//! broadcasts. Division, rounding (half to even) and multiplication are in `f32` or `f64`; differences with the zero
+//! point are exact in `i32`.
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{Arg, ScalarOp};
+
+use super::elementwise::check_saturation;
+use super::entry::op;
+use super::{Cx, Fault, Imported, OpDef, one};
+use crate::ir::builder::{Built, ProgramWriter};
+use crate::ir::{Builder, Expr, ValueId};
+use crate::onnx::dtype_of;
+
+pub const DEFS: &[OpDef] =
+    &[op("QuantizeLinear", 10, (2, 3), quantize), op("DequantizeLinear", 10, (2, 3), dequantize)];
+
+/// y = saturate(round(x / scale) + zero point)
+fn quantize(cx: &mut Cx<'_, '_>) -> Imported {
+    let asked = dtype_attribute(cx, "output_dtype")?;
+    let precision = dtype_attribute(cx, "precision")?;
+    let saturates = cx.attrs.flag_or("saturate", 1)?;
+    let zero_type = cx.optional(2).map(|zero| cx.b.dtype(zero));
+    let dtype = zero_type.or(asked).unwrap_or(DType::U8);
+    check_saturation(saturates, dtype)?;
+    let math = if precision == Some(DType::F64) { DType::F64 } else { DType::F32 };
+    apply(cx, |p, x, scale, zero| {
+        let (x, scale) = (p.cast(x, math), p.cast(scale, math));
+        let ratio = p.push(ScalarOp::Div, &[x, scale]);
+        // A conversion to a small float rounds by itself.
+        let rounded = if dtype.is_int() { p.push(ScalarOp::Round, &[ratio]) } else { ratio };
+        let shifted = match zero {
+            Some(zero) => {
+                let zero = p.cast(zero, math);
+                p.push(ScalarOp::Add, &[rounded, zero])
+            }
+            None => rounded,
+        };
+        p.cast(shifted, dtype)
+    })
+}
+
+/// y = (x - zero point) * scale
+fn dequantize(cx: &mut Cx<'_, '_>) -> Imported {
+    let x_type = cx.b.dtype(cx.input(0)?);
+    let asked = dtype_attribute(cx, "output_dtype")?;
+    let dtype = asked.unwrap_or(cx.b.dtype(cx.input(1)?));
+    let math = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    // Differences of two integers of up to 16 bits are exact in 32.
+    let exact = if x_type.is_int() { DType::I32 } else { math };
+    apply(cx, |p, x, scale, zero| {
+        let x = p.cast(x, exact);
+        let difference = match zero {
+            Some(zero) => {
+                let zero = p.cast(zero, exact);
+                p.push(ScalarOp::Sub, &[x, zero])
+            }
+            None => x,
+        };
+        let (difference, scale) = (p.cast(difference, math), p.cast(scale, math));
+        let product = p.push(ScalarOp::Mul, &[difference, scale]);
+        p.cast(product, dtype)
+    })
+}
+
+/// An element type that an attribute gives; `None` where it is absent or 0.
+fn dtype_attribute(cx: &Cx<'_, '_>, name: &str) -> Result<Option<DType>, Fault> {
+    match cx.attrs.int_or(name, 0)? {
+        0 => Ok(None),
+        number => Ok(Some(dtype_of(i32::try_from(number).unwrap_or(i32::MAX), cx.attrs.at())?)),
+    }
+}
+
+/// How many elements share a scale.
+enum Grain {
+    Tensor,
+    /// Those of one index of an axis.
+    Axis(usize),
+    /// This many along an axis.
+    Block(usize, i64),
+}
+
+/// `f(x, scale, zero point)`, the latter two aligned with `x`.
+fn apply(cx: &mut Cx<'_, '_>, f: impl FnOnce(&mut ProgramWriter, Arg, Arg, Option<Arg>) -> Arg) -> Imported {
+    let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
+    let dims = cx.b.dims(x);
+    let grain = grain(cx, &dims, scale)?;
+    let x = match grain {
+        Grain::Block(axis, size) => blocked(&mut cx.b, x, axis, size)?,
+        Grain::Tensor | Grain::Axis(_) => x,
+    };
+    let mut inputs = vec![x, aligned(&mut cx.b, scale, &dims, &grain)?];
+    if let Some(zero) = zero {
+        inputs.push(aligned(&mut cx.b, zero, &dims, &grain)?);
+    }
+    let zero = zero.map(|_| Arg::Input(2));
+    let result = cx.b.program(&inputs, |p| f(p, Arg::Input(0), Arg::Input(1), zero))?;
+    one(cx.b.reshape(result, dims)?)
+}
+
+fn grain(cx: &Cx<'_, '_>, dims: &[Expr], scale: ValueId) -> Result<Grain, Fault> {
+    let axis = cx.attrs.int_or("axis", 1)?;
+    let size = cx.attrs.int_or("block_size", 0)?;
+    let shape = cx.b.dims(scale);
+    if size < 0 {
+        return Err(Fault::Invalid(format!("block_size is {size}, and must not be negative")));
+    }
+    if size > 0 {
+        if shape.len() != dims.len() {
+            return Err(Fault::Invalid("blocked quantization takes a scale of the rank of its operand".to_owned()));
+        }
+        return Ok(Grain::Block(cx.axis(axis, dims.len())?, size));
+    }
+    match shape.as_slice() {
+        [] => Ok(Grain::Tensor),
+        [extent] if extent.is(1) => Ok(Grain::Tensor),
+        [_] => Ok(Grain::Axis(cx.axis(axis, dims.len())?)),
+        _ => Err(Fault::Invalid(format!("the scale has rank {}, and without block_size at most 1", shape.len()))),
+    }
+}
+
+/// `x` with the axis as blocks and the elements of one; as it is where the last block is short.
+fn blocked(b: &mut Builder<'_>, x: ValueId, axis: usize, size: i64) -> Built {
+    let mut dims = b.dims(x);
+    let Some(blocks) = dims[axis].exact_div(&Expr::constant(size)) else { return Ok(x) };
+    dims.splice(axis..=axis, [blocks, Expr::constant(size)]);
+    b.reshape(x, dims)
+}
+
+/// A scale or zero point in a shape that broadcasts to that of [`blocked`].
+fn aligned(b: &mut Builder<'_>, value: ValueId, dims: &[Expr], grain: &Grain) -> Built {
+    match *grain {
+        Grain::Tensor => b.reshape(value, Vec::new()),
+        Grain::Axis(axis) => b.append_axes(value, dims.len() - axis),
+        Grain::Block(axis, size) => {
+            let mut shape = b.dims(value);
+            let blocks = shape[axis].clone();
+            shape.insert(axis + 1, Expr::constant(1));
+            let value = b.reshape(value, shape.clone())?;
+            if dims[axis].exact_div(&Expr::constant(size)).is_some() {
+                return Ok(value);
+            }
+            shape[axis + 1] = Expr::constant(size);
+            let repeated = b.expand(value, shape.clone())?;
+            shape.splice(axis..=axis + 1, [blocks * Expr::constant(size)]);
+            let repeated = b.reshape(repeated, shape)?;
+            b.slice_axis(repeated, axis, Expr::constant(0), dims[axis].clone())
+        }
+    }
+}

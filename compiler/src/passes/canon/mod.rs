@@ -1,0 +1,7 @@
+//! Canonical forms: one spelling for what exporters spell in many ways.
+
+pub mod fold;
+pub mod identity;
+pub mod reshape;
+pub mod scalar;
+pub mod transpose;

@@ -1,0 +1,4 @@
+//! Passes that remove what is not needed.
+
+pub mod cse;
+pub mod dead;

@@ -1,0 +1,62 @@
+//! Pointwise regions.
+//!
+//! Does: `g(f(x), y) -> (g . f)(x, y)`. Needs: programs. Keeps: types.
+//! Not here: producers with several uses (their value would be computed twice), producers whose result is broadcast
+//! (likewise), and what depends on weights alone (it is computed once, at load).
+
+use crate::ir::{Graph, NodeId, Op, Patch, Program, Ref, ValueId};
+
+/// Bounds of a region, below what registers and kernel parameters can hold.
+const MAX_STEPS: usize = 96;
+const MAX_INPUTS: usize = 12;
+
+/// `g(f(x), y) -> (g . f)(x, y)`, where `g` is at `id` and is the only user of `f`.
+pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
+    let (consumer, inputs, result) = pointwise(graph, id)?;
+    for (at, &input) in inputs.iter().enumerate() {
+        let Some(producer_id) = graph.producer(input) else { continue };
+        let Some((producer, producer_inputs, _)) = pointwise(graph, producer_id) else { continue };
+        let fits = consumer.steps.len() + producer.steps.len() <= MAX_STEPS
+            && inputs.len() - 1 + producer_inputs.len() <= MAX_INPUTS;
+        // A second use by the consumer itself comes together as one operand in `scalar-operand`.
+        let sole = super::only_user(graph, input) == Some(id) && inputs.iter().filter(|v| **v == input).count() == 1;
+        let same_shape = graph.ty(input).dims == graph.ty(result).dims;
+        if !(fits && sole && same_shape) || super::is_derived(graph, input) {
+            continue;
+        }
+        let fused = consumer.inline(at as u16, producer, 0);
+        let mut operands: Vec<ValueId> = inputs.clone();
+        operands.remove(at);
+        operands.extend(producer_inputs);
+        let (fused, operands) = merge_equal(&fused, &operands);
+        let mut patch = Patch::new(&[producer_id, id]);
+        let merged = patch.node(Op::Pointwise(fused.simplify()), operands.into_iter().map(Ref::from));
+        return Some(patch.replace(result, merged));
+    }
+    None
+}
+
+/// The program, operands and result of a pointwise node with one result.
+pub fn pointwise(graph: &Graph, id: NodeId) -> Option<(&Program, Vec<ValueId>, ValueId)> {
+    let node = graph.node(id);
+    match (&node.op, &node.outputs[..]) {
+        (Op::Pointwise(program), &[Some(result)]) => {
+            Some((program, node.inputs.iter().copied().collect::<Option<_>>()?, result))
+        }
+        _ => None,
+    }
+}
+
+/// The program with one input for each value.
+pub fn merge_equal(program: &Program, inputs: &[ValueId]) -> (Program, Vec<ValueId>) {
+    let mut kept: Vec<ValueId> = Vec::new();
+    let mut number = |input: &ValueId| match kept.iter().position(|other| other == input) {
+        Some(k) => k as u16,
+        None => {
+            kept.push(*input);
+            kept.len() as u16 - 1
+        }
+    };
+    let to: Vec<u16> = inputs.iter().map(&mut number).collect();
+    (program.renumber_inputs(&to, kept.len()), kept)
+}

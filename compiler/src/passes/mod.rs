@@ -1,0 +1,189 @@
+//! Graph to graph, meaning kept: the passes, their order, and the one loop that runs them.
+//!
+//! A rule looks at one node and proposes a patch; a sweep looks at the whole graph. [`PIPELINE`] is the table of
+//! contents. Passes recurse into regions. Types are law: a patch that would change one is refused as a bug.
+
+mod canon;
+mod clean;
+mod fuse;
+pub mod precision;
+
+use crate::ir::{self, Graph, NodeId, Op, Patch, Region};
+pub use precision::Precision;
+
+/// A pass and why it stands where it stands.
+pub struct Pass {
+    pub name: &'static str,
+    pub because: &'static str,
+    pub kind: Kind,
+}
+
+/// What a pass looks at.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// One node at a time, again and again until nothing fires.
+    Rule(fn(&Graph, NodeId) -> Option<Patch>),
+    /// The whole graph; returns how often it changed something.
+    Sweep(fn(&mut Graph) -> usize),
+}
+
+/// Every pass, in order.
+pub const PIPELINE: &[Pass] = &[
+    Pass {
+        name: "fold",
+        because: "shape arithmetic must be gone before anything looks at data flow",
+        kind: Kind::Sweep(canon::fold::run),
+    },
+    Pass {
+        name: "identity",
+        because: "exporters write no-ops between the operations that fusions look for",
+        kind: Kind::Rule(canon::identity::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "one view of a buffer is enough",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
+        name: "transpose-chain",
+        because: "transposes that meet cancel or merge",
+        kind: Kind::Rule(canon::transpose::rewrite),
+    },
+    Pass {
+        name: "scalar-operand",
+        because: "a scalar in the program costs no load, and programs with few operands fuse further",
+        kind: Kind::Rule(canon::scalar::rewrite),
+    },
+    Pass {
+        name: "common-subexpression",
+        because: "a value used twice is computed once, before single-use rules ask who uses it",
+        kind: Kind::Sweep(clean::cse::run),
+    },
+    Pass {
+        name: "dead-code",
+        because: "what nothing reads must not count as a use",
+        kind: Kind::Sweep(clean::dead::run),
+    },
+    Pass {
+        name: "matmul-transpose",
+        because: "a product reads its operands transposed for free",
+        kind: Kind::Rule(fuse::matmul_transpose::rewrite),
+    },
+    Pass {
+        name: "conv-affine",
+        because: "a per-channel scale goes into the weights while it still stands right behind its convolution",
+        kind: Kind::Rule(fuse::conv_affine::rewrite),
+    },
+    Pass {
+        name: "dead-code",
+        because: "the scales that went into weights still use their convolutions",
+        kind: Kind::Sweep(clean::dead::run),
+    },
+    Pass {
+        name: "pointwise",
+        because: "chains become one program, so that an epilogue takes the whole chain",
+        kind: Kind::Rule(fuse::pointwise::rewrite),
+    },
+    Pass {
+        name: "epilogue",
+        because: "the program runs on the accumulators before they are stored",
+        kind: Kind::Rule(fuse::epilogue::rewrite),
+    },
+    Pass {
+        name: "common-subexpression",
+        because: "fusion can make equal programs of different chains",
+        kind: Kind::Sweep(clean::cse::run),
+    },
+    Pass { name: "dead-code", because: "what was fused is left behind", kind: Kind::Sweep(clean::dead::run) },
+];
+
+/// What the passes did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub firings: Vec<Firing>,
+}
+
+/// One application of a rule, or of a sweep that changed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firing {
+    pub pass: &'static str,
+    /// The ONNX nodes of the node that the rule looked at; for a sweep, how often it changed something.
+    pub at: String,
+}
+
+impl Report {
+    /// How often a pass fired.
+    pub fn count(&self, pass: &str) -> usize {
+        self.firings.iter().filter(|firing| firing.pass == pass).count()
+    }
+}
+
+/// Runs every pass of [`PIPELINE`] on a verified graph.
+pub fn run(mut graph: Graph) -> (Graph, Report) {
+    let mut report = Report::default();
+    for pass in PIPELINE {
+        run_pass(pass, &mut graph, &mut report);
+    }
+    (graph, report)
+}
+
+/// Runs one pass, for tests of it alone.
+pub fn run_only(name: &str, mut graph: Graph) -> (Graph, Report) {
+    let mut report = Report::default();
+    if let Some(pass) = PIPELINE.iter().find(|pass| pass.name == name) {
+        run_pass(pass, &mut graph, &mut report);
+        graph.remove_dead();
+    }
+    (graph, report)
+}
+
+fn run_pass(pass: &Pass, graph: &mut Graph, report: &mut Report) {
+    regions(pass, graph, report);
+    match pass.kind {
+        Kind::Sweep(run) => {
+            let changes = run(graph);
+            if changes > 0 {
+                report.firings.push(Firing { pass: pass.name, at: format!("{changes} times") });
+            }
+        }
+        Kind::Rule(rewrite) => while sweep(pass, rewrite, graph, report) {},
+    }
+}
+
+/// Offers every node to the rule once. Whether anything fired.
+fn sweep(pass: &Pass, rewrite: fn(&Graph, NodeId) -> Option<Patch>, graph: &mut Graph, report: &mut Report) -> bool {
+    let mut fired = false;
+    for id in graph.order() {
+        // A node that an earlier firing left without uses is no longer there in effect.
+        if !graph.node(id).outputs.iter().flatten().any(|value| !graph.uses(*value).is_empty()) {
+            continue;
+        }
+        let Some(patch) = rewrite(graph, id) else { continue };
+        let at = graph.node(id).origin.to_string();
+        if let Err(reason) = ir::apply(graph, patch) {
+            crate::bug!(dump: ir::text::print(graph); "pass {} at {at}: {reason}", pass.name);
+        }
+        report.firings.push(Firing { pass: pass.name, at });
+        fired = true;
+    }
+    if fired {
+        graph.remove_dead();
+    }
+    fired
+}
+
+/// Runs a pass inside the regions of every node.
+fn regions(pass: &Pass, graph: &mut Graph, report: &mut Report) {
+    for id in graph.order() {
+        let Op::If { then_region, else_region } = &graph.node(id).op else { continue };
+        let symbols = graph.symbols.clone();
+        let [then_region, else_region] = [then_region, else_region].map(|Region(inner)| {
+            let mut inner = (**inner).clone();
+            inner.symbols = symbols.clone();
+            run_pass(pass, &mut inner, report);
+            inner.symbols.clear();
+            Region(Box::new(inner))
+        });
+        graph.set_op(id, Op::If { then_region, else_region });
+    }
+}
