@@ -14,11 +14,15 @@ mod sequence;
 mod tests;
 mod window;
 
+use std::collections::BTreeSet;
+
 use lapidary_runtime::DType;
 use lapidary_runtime::op::MAX_RANK;
 use lapidary_runtime::table::ConstraintKind;
+use lapidary_templates::Atom;
 
 use super::Op;
+use super::size::{elements, parts};
 use crate::ir::{Expr, Type};
 
 /// What inference may ask about extents, and what it found that must hold of them.
@@ -33,11 +37,19 @@ pub struct Inference<'g> {
 /// the indices, `Norm` y, mean and inverse deviation, `TopK` values and indices, `Recurrent` y, y_h and for LSTM y_c.
 pub fn infer(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
     let types = results(op, inputs, cx)?;
-    match types.iter().find(|ty| ty.dims.len() > MAX_RANK) {
-        Some(ty) => Err(format!("the result has rank {}, and the largest is {MAX_RANK}", ty.dims.len())),
-        None => Ok(types),
+    for ty in &types {
+        if ty.dims.len() > MAX_RANK {
+            return Err(format!("the result has rank {}, and the largest is {MAX_RANK}", ty.dims.len()));
+        }
+        if let Some(axis) = ty.dims.iter().position(|dim| parts(dim) > MAX_PARTS) {
+            return Err(format!("the extent of axis {axis} of the result is a formula of more than {MAX_PARTS} parts"));
+        }
     }
+    Ok(types)
 }
+
+/// How large the formula of an extent may be. Those of real models have a handful of parts.
+const MAX_PARTS: usize = 1024;
 
 fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
     match op {
@@ -115,7 +127,11 @@ impl Inference<'_> {
         Ok(match (a_may_be_one, b_may_be_one) {
             (true, false) => b.clone(),
             (false, true) => a.clone(),
-            (_, _) => a.broadcast(b),
+            (_, _) => {
+                // As a set, so that meeting an extent again adds nothing.
+                let extents: BTreeSet<Expr> = broadcast_of(a).chain(broadcast_of(b)).collect();
+                extents.iter().fold(Expr::constant(1), |all, extent| all.broadcast(extent))
+            }
         })
     }
 
@@ -171,6 +187,15 @@ impl Inference<'_> {
 
 fn contains_one((low, high): (i64, i64)) -> bool {
     low <= 1 && high >= 1
+}
+
+/// The extents that a formula is the broadcast of: itself, if it is no broadcast.
+fn broadcast_of(expr: &Expr) -> Box<dyn Iterator<Item = Expr> + '_> {
+    let mut terms = expr.terms();
+    match (terms.next(), terms.next()) {
+        (Some(([Atom::Broadcast(a, b)], 1)), None) => Box::new(broadcast_of(a).chain(broadcast_of(b))),
+        (_, _) => Box::new(std::iter::once(expr.clone())),
+    }
 }
 
 /// Constants before symbols before formulas.

@@ -10,10 +10,14 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Instr, Reduce, ReduceKind, ScalarOp};
 
 use super::Op;
+use super::size::parts;
 use crate::ir::{Expr, Known, Program, Type};
 
 /// The largest number of elements that is followed.
 const MAX_ELEMENTS: usize = 256;
+
+/// How large an element's formula may be; more are no shape, and could double with every operation.
+const MAX_PARTS: usize = 256;
 
 /// The bounds of a formula.
 type Bounds<'a> = &'a dyn Fn(&Expr) -> (i64, i64);
@@ -108,7 +112,8 @@ fn reduce(spec: &Reduce, x: &[Expr], range: Bounds<'_>) -> Option<Vec<Expr>> {
             Some(start) => (start, x),
             None => (x.first()?.clone(), &x[1..]),
         };
-        Some(vec![rest.iter().fold(first, step)])
+        let step = |all: Expr, element: &Expr| Some(step(all, element)).filter(|all| parts(all) <= MAX_PARTS);
+        rest.iter().try_fold(first, step).map(|all| vec![all])
     };
     match spec.kind {
         ReduceKind::Sum => fold(Some(Expr::constant(0)), &|a, b| a + b.clone()),
@@ -147,9 +152,10 @@ fn argument(arg: Arg, inputs: &[Option<Known>], steps: &[Option<Expr>], i: usize
     }
 }
 
-/// Whether the type holds the value for every shape, so that no wrapping is lost. A formula of 64 bits is taken to.
+/// Whether the type holds the value for every shape, so that no wrapping is lost, and the formula is of a size to
+/// work with. A formula of 64 bits is taken to fit.
 fn holds(dtype: DType, value: &Expr, range: Bounds<'_>) -> bool {
-    match bounds(dtype) {
+    match bounds(dtype).filter(|_| parts(value) <= MAX_PARTS) {
         Some((low, high)) => {
             let (least, most) = range(value);
             least >= low && most <= high

@@ -7,6 +7,7 @@
 
 mod infer;
 mod known;
+mod size;
 
 pub use infer::{Inference, infer};
 pub use known::known;

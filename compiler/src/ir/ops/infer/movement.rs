@@ -3,7 +3,7 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{CoordinateMode, MAX_RANK, PadMode, Resize, ResizeMode, Transpose};
 
-use super::{Inference, Operands, check_axis, check_dtype, check_same_dtype, is_arithmetic, tensor};
+use super::{Inference, Operands, check_axis, check_dtype, check_same_dtype, elements, is_arithmetic, tensor};
 use crate::ir::{Expr, Type};
 
 /// The number of elements stays.
@@ -14,7 +14,7 @@ pub(super) fn reshape(dims: &[Expr], inputs: &[Option<&Type>], cx: &mut Inferenc
     for (axis, dim) in dims.iter().enumerate() {
         cx.at_least(&format!("the extent of axis {axis} of the result"), dim, 0)?;
     }
-    let (old, new) = (x.count(), result.count());
+    let (old, new) = (elements(x)?, elements(&result)?);
     cx.equal(&old, &new).map_err(|_| format!("{:?} has {old} elements, and {dims:?} has {new}", x.dims))?;
     Ok(vec![result])
 }
@@ -119,7 +119,7 @@ pub(super) fn pad(
             return Err(format!("{mode:?} padding takes no value"));
         }
         check_same_dtype("value", value, x.dtype)?;
-        cx.agree("the elements of value and 1", &value.count(), &Expr::constant(1))?;
+        cx.agree("the elements of value and 1", &elements(value)?, &Expr::constant(1))?;
     }
     let mut dims = Vec::with_capacity(x.dims.len());
     for (axis, dim) in x.dims.iter().enumerate() {
@@ -155,7 +155,7 @@ pub(super) fn resize(
     match operands.optional(1) {
         Some(roi) if needs_roi => {
             check_same_dtype("roi", roi, DType::F32)?;
-            cx.agree("the elements of roi and twice the rank", &roi.count(), &Expr::from(2 * x.dims.len()))?;
+            cx.agree("the elements of roi and twice the rank", &elements(roi)?, &Expr::from(2 * x.dims.len()))?;
         }
         Some(_) => return Err("roi is given, and the coordinates do not use it".to_owned()),
         None if needs_roi => return Err("operand roi is missing".to_owned()),

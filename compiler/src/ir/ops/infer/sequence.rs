@@ -4,7 +4,8 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Cell, Direction, Recurrent};
 
 use super::{
-    Inference, Operands, check_dtype, check_rank, check_same_dtype, is_arithmetic, is_arithmetic_float, tensor,
+    Inference, Operands, check_dtype, check_rank, check_same_dtype, elements, is_arithmetic, is_arithmetic_float,
+    tensor,
 };
 use crate::ir::{Expr, Region, Type};
 
@@ -72,7 +73,7 @@ pub(super) fn range(count: &Expr, inputs: &[Option<&Type>], cx: &mut Inference<'
     check_dtype("start", start, "a number type", is_arithmetic)?;
     check_same_dtype("delta", delta, start.dtype)?;
     for (name, ty) in [("start", start), ("delta", delta)] {
-        cx.agree(&format!("the elements of {name} and 1"), &ty.count(), &Expr::constant(1))?;
+        cx.agree(&format!("the elements of {name} and 1"), &elements(ty)?, &Expr::constant(1))?;
     }
     cx.at_least("the number of elements", count, 0)?;
     Ok(vec![tensor(start.dtype, vec![count.clone()])])
@@ -99,7 +100,7 @@ pub(super) fn branch(
         return Err("operand condition is missing".to_owned());
     };
     check_same_dtype("condition", condition, DType::Bool)?;
-    cx.agree("the elements of condition and 1", &condition.count(), &Expr::constant(1))?;
+    cx.agree("the elements of condition and 1", &elements(condition)?, &Expr::constant(1))?;
     let then_types = region_types("then", then_region, captures, cx)?;
     let else_types = region_types("else", else_region, captures, cx)?;
     if then_types.len() != else_types.len() {

@@ -67,6 +67,8 @@ fn pointwise_broadcasts() {
     check(&add(), &["f32[a]", "f32[b]"], "f32[bcast(a, b)] | a ~ b");
     check(&add(), &["f32[big]", "f32[b]"], "f32[big] | big ~ b");
     check(&add(), &["f32[bigger]", "f32[big]"], "f32[bigger] | bigger = big");
+    check(&add(), &["f32[bcast(a, b)]", "f32[a]"], "f32[bcast(a, b)] | bcast(a, b) ~ a");
+    check(&add(), &["f32[bcast(a, c)]", "f32[bcast(a, b)]"], "f32[bcast(c, bcast(a, b))] | bcast(a, c) ~ bcast(a, b)");
     check(&add(), &["f32[a]", "f32[7]"], "f32[7] | a ~ 7");
     check(&add(), &["f32[a]", "f32[100]"], "f32[100] | a = 1");
     refuse(&add(), &["f32[4]", "f32[3]"], "operand 1: the extents 4 and 3 do not broadcast");
@@ -462,5 +464,38 @@ fn branches_agree() {
         &op("f32[4]", "f32[4]"),
         &["bool[2]", "f32[n]", "f32[4]"],
         "the elements of condition and 1 differ: 2 and 1",
+    );
+}
+
+/// An extent that doubles its formula with every layer is refused before it fills the memory.
+#[test]
+fn formulas_that_grow_without_bound_are_refused() {
+    let mut x = ty("f32[1;1;h]");
+    let window =
+        Window { rank: 1, size: [3, 1, 1], stride: [3, 1, 1], dilation: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3] };
+    let w = ty("f32[1;1;3]");
+    let conv = Op::Conv(Conv { window, groups: 1, math: Math::Exact }, None);
+    let range = |expr: &Expr| expr.range(&|_| (1 << 20, 1 << 40));
+    let mut cx = Inference { range: &range, constraints: Vec::new() };
+    let mut layer = |x: &Type| {
+        let shorter = infer(&conv, &[Some(x), Some(&w)], &mut cx)?.remove(0);
+        let joined = infer(&Op::Concat { axis: 2 }, &[Some(x), Some(&shorter)], &mut cx)?.remove(0);
+        Ok::<Type, String>(infer(&conv, &[Some(&joined), Some(&w)], &mut cx)?.remove(0))
+    };
+    let failure = (0..64).find_map(|_| match layer(&x) {
+        Ok(next) => {
+            x = next;
+            None
+        }
+        Err(reason) => Some(reason),
+    });
+    let expected = "the extent of axis 2 of the result is a formula of more than 1024 parts";
+    assert_eq!(failure.as_deref(), Some(expected));
+    let sum = "a + b + c + d + e + f + g + h + i";
+    let dims = [sum, sum, sum, sum, sum].map(str::to_owned).join(";");
+    refuse(
+        &Op::Reshape(exprs(&["a"])),
+        &[&format!("f32[{dims}]")],
+        "the number of elements is a formula of 59049 terms, and the most are 4096",
     );
 }

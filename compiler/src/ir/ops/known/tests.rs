@@ -150,3 +150,17 @@ fn overflow_and_large_results_are_not_followed() {
     assert_eq!(follow(&expand, &[Some(exprs(&["1"]))], &vector(DType::I64, 257)), None);
     assert_eq!(follow(&expand, &[None], &vector(DType::I64, 3)), None);
 }
+
+/// A chain of squares, or of nested minima, doubles its formula at every step.
+#[test]
+fn formulas_that_grow_without_bound_are_dropped() {
+    let square = Program::single(ScalarOp::Mul, DType::I64, &[DType::I64; 2]);
+    let mut value = Some(exprs(&["a + b"]));
+    for _ in 0..64 {
+        value = follow(&Op::Pointwise(square.clone()), &[value.clone(), value], &scalar(DType::I64));
+    }
+    assert_eq!(value, None);
+    let prod = Op::Reduce(Reduce { kind: ReduceKind::Prod, axes: Axes::of([0]) });
+    let sums = exprs(&["a + b + c + 1"; 200]);
+    assert_eq!(follow(&prod, &[Some(sums)], &vector(DType::I64, 1)), None);
+}
