@@ -224,14 +224,15 @@ mod tests {
         let w = Tensor::from_i64s(DType::F32, vec![m, c, k, k], &ws);
         let y = run(&x, &w, window(&[3, 3], 1, 1, 0, 0), 1).to_i64s();
         let o = h - k + 1;
-        for at in 0..m * o * o {
+        assert_eq!(y.len(), m * o * o);
+        for (at, &actual) in y.iter().enumerate() {
             let (channel, row, column) = (at / (o * o), at / o % o, at % o);
             let mut sum = 0;
             for t in 0..c * k * k {
                 let (from, dy, dx) = (t / (k * k), t / k % k, t % k);
                 sum += ws[channel * c * k * k + t] * xs[(from * h + row + dy) * h + column + dx];
             }
-            assert_eq!(y[at], sum);
+            assert_eq!(actual, sum);
         }
     }
 

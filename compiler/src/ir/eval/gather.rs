@@ -205,9 +205,8 @@ mod tests {
 
     #[test]
     fn gather_replaces_an_axis() {
-        let x = f32s(&[3, 2], &[1.0, 1.2, 2.3, 3.4, 4.5, 5.7].map(|v| v * 8.0));
-        let x = f32s(&[3, 2], &x.to_f64s().iter().map(|v| v.round()).collect::<Vec<_>>());
-        let rows = x.to_f64s();
+        let rows = [1.0, 1.25, 2.25, 3.5, 4.5, 5.75];
+        let x = f32s(&[3, 2], &rows);
         let y = gather(0, &x, &i64s(&[2, 1], &[2, -3]));
         assert_eq!(floats(y), (vec![2, 1, 2], vec![rows[4], rows[5], rows[0], rows[1]]));
         let y = gather(1, &x, &i64s(&[], &[1]));
@@ -255,13 +254,8 @@ mod tests {
         assert_eq!((run(ScatterMode::Max), run(ScatterMode::Min)), (2.5, 1.5));
         let zeros = f32s(&[3, 3], &[0.0; 9]);
         let at = i64s(&[2, 3], &[1, 0, 2, 0, 2, 1]);
-        let y = scatter_elements(
-            0,
-            ScatterMode::Set,
-            &zeros,
-            &at,
-            &f32s(&[2, 3], &[1.0, 1.1, 1.2, 2.0, 2.1, 2.2].map(|v| f64::from((v * 10.0) as f32))),
-        );
+        let updates = f32s(&[2, 3], &[10.0, 11.0, 12.0, 20.0, 21.0, 22.0]);
+        let y = scatter_elements(0, ScatterMode::Set, &zeros, &at, &updates);
         assert_eq!(floats(y).1, [20.0, 11.0, 0.0, 10.0, 0.0, 22.0, 0.0, 21.0, 12.0]);
     }
 

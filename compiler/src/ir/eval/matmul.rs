@@ -161,10 +161,8 @@ pub(super) fn accumulate<T: Number>(a: &Matrix<'_, T>, b: &Matrix<'_, T>, out: &
                 }
                 k += 4;
             }
-            for k in k..a.columns {
-                for (sum, &term) in sums.iter_mut().zip(terms(k)) {
-                    *sum = sum.mul_add(factors[k], term);
-                }
+            for (k, &factor) in factors.iter().enumerate().skip(k) {
+                sums.iter_mut().zip(terms(k)).for_each(|(sum, &term)| *sum = sum.mul_add(factor, term));
             }
         }
     }

@@ -380,7 +380,7 @@ mod tests {
         let mut graph = Graph::new("chain");
         let n = Expr::symbol("n");
         graph.symbols.insert("n".into(), symbol(SymbolSource::Input { input: 0, axis: 0 }));
-        let x = graph.add_input("x", ty(DType::F32, &[n.clone()]));
+        let x = graph.add_input("x", ty(DType::F32, std::slice::from_ref(&n)));
         let result = |name: &str, ty| vec![Some((Arc::from(name), ty))];
         let exp = graph.add_node(
             unary(ScalarOp::Exp),
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(run(&graph, &inputs).unwrap()[0].to_f64s(), [7.0; 3]);
     }
 
-    /// A region that adds its two captures, or takes their difference, and returns the sum of it with `n`.
+    /// A region that combines its two captures.
     fn region(op: ScalarOp) -> Region {
         let mut graph = Graph::new("branch");
         let n = [Expr::symbol("n")];

@@ -205,7 +205,7 @@ impl<'a> Layer<'a> {
     /// Activation `which` of a direction, of the clipped sum.
     fn activate(&self, direction: usize, which: usize, sum: f64) -> f64 {
         let clip = f64::from(self.spec.clip).abs();
-        let clipped = if sum.is_nan() { sum } else { sum.clamp(-clip, clip) };
+        let clipped = if sum.is_nan() { sum } else { sum.max(-clip).min(clip) };
         activation(self.activation(direction, which), clipped)
     }
 

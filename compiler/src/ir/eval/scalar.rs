@@ -193,6 +193,7 @@ fn acosh(x: f64) -> f64 {
 ///
 /// Rational Chebyshev approximations of W. J. Cody, "Rational Chebyshev approximations for the error function",
 /// Math. Comp. 23 (1969), on |x| <= 0.46875 (of erf) and on the two intervals beyond (of erfc).
+#[expect(clippy::excessive_precision, reason = "the coefficients are as published")]
 pub(super) fn erf(x: f64) -> f64 {
     const A: [f64; 5] = [
         1.857_777_061_846_031_53e-1,
