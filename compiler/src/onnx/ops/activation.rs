@@ -42,6 +42,9 @@ pub const DEFS: &[OpDef] = &[
 
 type P = ProgramWriter;
 
+/// Appends the steps of a function of one argument.
+type Function = fn(&mut P, Arg) -> Arg;
+
 /// `f(x)`.
 fn formula(cx: &mut Cx<'_, '_>, f: impl FnOnce(&mut P, Arg) -> Arg) -> Imported {
     let x = cx.input(0)?;
@@ -196,8 +199,7 @@ fn gelu_of(p: &mut P, x: Arg, gate: Arg) -> Arg {
 }
 
 fn gelu_by_attribute(cx: &mut Cx<'_, '_>) -> Imported {
-    let choices: [(&str, fn(&mut P, Arg) -> Arg); 2] = [("none", gelu_erf), ("tanh", gelu_tanh)];
-    let f = cx.attrs.choice_or("approximate", choices[0].1, &choices)?;
+    let f = cx.attrs.choice_or("approximate", gelu_erf as Function, &[("none", gelu_erf), ("tanh", gelu_tanh)])?;
     formula(cx, f)
 }
 

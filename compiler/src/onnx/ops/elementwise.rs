@@ -196,8 +196,7 @@ fn cast_like(cx: &mut Cx<'_, '_>) -> Imported {
 }
 
 fn convert(cx: &mut Cx<'_, '_>, dtype: DType) -> Imported {
-    let saturates = cx.attrs.flag_or("saturate", 1)?;
-    check_saturation(saturates, dtype)?;
+    check_saturation(cx, dtype)?;
     if cx.attrs.str_or("round_mode", "up")? != "up" && dtype == DType::F8E8M0 {
         return Err(Fault::unsupported(
             "casts to f8e8m0 that do not round up are not supported",
@@ -211,9 +210,9 @@ fn convert(cx: &mut Cx<'_, '_>, dtype: DType) -> Imported {
 }
 
 /// Conversions to 8-bit floats saturate here, which is the default in ONNX.
-pub(super) fn check_saturation(saturates: bool, dtype: DType) -> Result<(), Fault> {
+pub(super) fn check_saturation(cx: &Cx<'_, '_>, dtype: DType) -> Result<(), Fault> {
     let applies = dtype.is_float() && dtype.bits() == 8;
-    if saturates || !applies {
+    if cx.attrs.flag_or("saturate", 1)? || !applies {
         return Ok(());
     }
     Err(Fault::unsupported(

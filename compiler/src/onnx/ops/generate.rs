@@ -6,6 +6,7 @@ use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
 
 use super::entry::{op, unary};
 use super::positions::positions;
+use super::slice::rounded_up;
 use super::{Cx, Fault, Imported, OpDef, one, operands};
 use crate::ir::builder::round_scalar;
 use crate::ir::{Expr, Op, Type, ValueId};
@@ -72,7 +73,10 @@ fn range_count(cx: &Cx<'_, '_>) -> Result<Expr, Fault> {
     };
     let zero = Expr::constant(0);
     let distance = if cx.b.range(&distance).0 >= 0 { distance } else { distance.larger(&zero) };
-    Ok(distance.ceil_div(&step))
+    Ok(match step.as_const() {
+        Some(step) => rounded_up(&distance, step),
+        None => distance.ceil_div(&step),
+    })
 }
 
 /// `values[1]` where the position along the new axis is the index, `values[0]` elsewhere. Negative indices count from

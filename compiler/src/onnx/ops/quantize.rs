@@ -21,10 +21,9 @@ pub const DEFS: &[OpDef] =
 fn quantize(cx: &mut Cx<'_, '_>) -> Imported {
     let asked = dtype_attribute(cx, "output_dtype")?;
     let precision = dtype_attribute(cx, "precision")?;
-    let saturates = cx.attrs.flag_or("saturate", 1)?;
     let zero_type = cx.optional(2).map(|zero| cx.b.dtype(zero));
     let dtype = zero_type.or(asked).unwrap_or(DType::U8);
-    check_saturation(saturates, dtype)?;
+    check_saturation(cx, dtype)?;
     let math = if precision == Some(DType::F64) { DType::F64 } else { DType::F32 };
     apply(cx, |p, x, scale, zero| {
         let (x, scale) = (p.cast(x, math), p.cast(scale, math));

@@ -75,8 +75,13 @@ fn span(b: &Builder<'_>, start: &Expr, end: &Expr, step: i64, dim: &Expr) -> (Ex
         let end = at_most(b, at_least(b, end, &Expr::constant(-1)), &last);
         (start.clone(), start - end)
     };
-    let count = at_least(b, distance, &zero).ceil_div(&Expr::constant(step.saturating_abs()));
-    (start, count)
+    (start, rounded_up(&at_least(b, distance, &zero), step.saturating_abs()))
+}
+
+/// `distance / step` rounded up, for a positive step; in the form that other counts of windows have, so that equal
+/// counts are equal formulas.
+pub(super) fn rounded_up(distance: &Expr, step: i64) -> Expr {
+    (distance.clone() + Expr::constant(step - 1)).floor_div(&Expr::constant(step))
 }
 
 /// More than any extent, and a power of two.
@@ -165,7 +170,7 @@ fn even_sizes(cx: &Cx<'_, '_>, dim: &Expr, count: usize) -> Result<Vec<Expr>, Fa
         // The sum of the parts is compared with the extent, so that what is left over is not lost.
         return Ok(vec![dim.floor_div(&parts); count]);
     }
-    let size = dim.ceil_div(&parts);
+    let size = rounded_up(dim, count as i64);
     let zero = Expr::constant(0);
     let rest = |k: usize| at_least(&cx.b, dim.clone() - size.clone() * Expr::from(k), &zero);
     let mut sizes: Vec<Expr> = (0..count).map(|k| at_most(&cx.b, rest(k), &size)).collect();

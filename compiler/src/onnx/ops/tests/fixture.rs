@@ -1,0 +1,160 @@
+//! A model made in a test: inputs, constants, nodes, and the output `y`.
+
+use lapidary_runtime::DType;
+use prost::Message;
+
+use crate::diag::Diagnostics;
+use crate::ir::eval::{self, Tensor};
+use crate::ir::{Expr, Graph};
+use crate::onnx::proto::attribute_proto::AttributeType;
+use crate::onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::onnx::proto::type_proto::{self, Value};
+use crate::onnx::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto,
+};
+use crate::onnx::{import, load_bytes};
+use crate::profiles::Profiles;
+
+/// A model under construction.
+pub struct Case {
+    graph: GraphProto,
+    opset: i64,
+    profiles: Profiles,
+}
+
+/// An attribute's value.
+pub enum Attr {
+    Int(i64),
+    Ints(&'static [i64]),
+    Float(f32),
+    Text(&'static str),
+}
+
+impl Case {
+    /// A model of this operator set, and of `com.microsoft` 1.
+    pub fn new(opset: i64) -> Case {
+        let output = ValueInfoProto { name: Some("y".to_owned()), r#type: None };
+        let graph = GraphProto { output: vec![output], ..GraphProto::default() };
+        Case { graph, opset, profiles: Profiles::new() }
+    }
+
+    /// An input; `dims` are numbers and symbols.
+    pub fn input(mut self, name: &str, dtype: DType, dims: &[&str]) -> Case {
+        let value = |dim: &&str| match dim.parse() {
+            Ok(extent) => dimension::Value::DimValue(extent),
+            Err(_) => dimension::Value::DimParam((*dim).to_owned()),
+        };
+        let dim = dims.iter().map(|dim| Dimension { value: Some(value(dim)) }).collect();
+        let tensor = type_proto::Tensor { elem_type: Some(number(dtype)), shape: Some(TensorShapeProto { dim }) };
+        let ty = TypeProto { value: Some(Value::TensorType(tensor)) };
+        self.graph.input.push(ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty) });
+        self
+    }
+
+    /// A constant.
+    pub fn constant(mut self, name: &str, tensor: Tensor) -> Case {
+        self.graph.initializer.push(TensorProto {
+            name: Some(name.to_owned()),
+            data_type: Some(number(tensor.dtype)),
+            dims: tensor.dims.iter().map(|&dim| dim as i64).collect(),
+            raw_data: Some(tensor.bytes),
+            ..TensorProto::default()
+        });
+        self
+    }
+
+    /// A vector of `i64` constants.
+    pub fn ints(self, name: &str, values: &[i64]) -> Case {
+        self.constant(name, Tensor::from_i64s(DType::I64, vec![values.len()], values))
+    }
+
+    /// The range of a symbol, as on the command line.
+    pub fn dim(mut self, text: &str) -> Case {
+        let (name, range) = Profiles::parse(text).expect("a profile");
+        self.profiles.add(&name, range);
+        self
+    }
+
+    /// A node; names are parted by spaces, and `_` is an absent one. `com.microsoft` operators are written so.
+    pub fn node(mut self, op: &str, inputs: &str, outputs: &str, attrs: &[(&str, Attr)]) -> Case {
+        let names = |text: &str| {
+            text.split(' ').map(|name| if name == "_" { String::new() } else { name.to_owned() }).collect()
+        };
+        let (domain, op) = op.split_once("::").unwrap_or(("", op));
+        self.graph.node.push(NodeProto {
+            input: names(inputs),
+            output: names(outputs),
+            op_type: Some(op.to_owned()),
+            domain: Some(domain.to_owned()),
+            attribute: attrs.iter().map(|(name, value)| attribute(name, value)).collect(),
+            ..NodeProto::default()
+        });
+        self
+    }
+
+    /// The graph, or what is wrong.
+    pub fn import(&self) -> Result<Graph, Diagnostics> {
+        let opset =
+            |domain: &str, version| OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) };
+        let proto = ModelProto {
+            ir_version: Some(10),
+            graph: Some(self.graph.clone()),
+            opset_import: vec![opset("", self.opset), opset("com.microsoft", 1)],
+            ..ModelProto::default()
+        };
+        import(&load_bytes(proto.encode_to_vec().into(), None)?, &self.profiles)
+    }
+
+    /// The output on the given inputs.
+    pub fn run(&self, inputs: &[Tensor]) -> Tensor {
+        let graph = self.import().unwrap_or_else(|found| panic!("{found}"));
+        let outputs = eval::run(&graph, inputs).unwrap_or_else(|error| panic!("{error}"));
+        outputs.into_iter().next().expect("an output")
+    }
+
+    /// The output's extents.
+    pub fn dims(&self) -> Vec<String> {
+        let graph = self.import().unwrap_or_else(|found| panic!("{found}"));
+        graph.ty(graph.outputs()[0].1).dims.iter().map(Expr::to_string).collect()
+    }
+
+    /// The first line of what is wrong.
+    pub fn fault(&self) -> String {
+        match self.import() {
+            Ok(_) => panic!("nothing is wrong"),
+            Err(found) => found.iter().next().expect("a diagnostic").what.clone(),
+        }
+    }
+}
+
+/// An `f32` tensor of the given values.
+pub fn floats(dims: &[usize], values: &[f64]) -> Tensor {
+    Tensor::from_f64s(DType::F32, dims.to_vec(), values)
+}
+
+/// An `f32` tensor of small numbers that differ.
+pub fn counted(dims: &[usize]) -> Tensor {
+    let count = dims.iter().product::<usize>();
+    let values: Vec<f64> = (0..count).map(|i| f64::from((i * 7 % 23) as u32) - 11.0).collect();
+    floats(dims, &values)
+}
+
+fn attribute(name: &str, value: &Attr) -> AttributeProto {
+    let named = AttributeProto { name: Some(name.to_owned()), ..AttributeProto::default() };
+    let of = |kind: AttributeType| Some(kind as i32);
+    match value {
+        Attr::Int(value) => AttributeProto { i: Some(*value), r#type: of(AttributeType::Int), ..named },
+        Attr::Ints(values) => AttributeProto { ints: values.to_vec(), r#type: of(AttributeType::Ints), ..named },
+        Attr::Float(value) => AttributeProto { f: Some(*value), r#type: of(AttributeType::Float), ..named },
+        Attr::Text(text) => {
+            AttributeProto { s: Some(text.as_bytes().to_vec()), r#type: of(AttributeType::String), ..named }
+        }
+    }
+}
+
+/// ONNX's number of an element type (onnx.proto, TensorProto.DataType).
+fn number(dtype: DType) -> i32 {
+    let at = crate::diag::Place::Model;
+    (1..32).find(|&number| crate::onnx::dtype_of(number, &at) == Ok(dtype)).expect("a number for the type")
+}

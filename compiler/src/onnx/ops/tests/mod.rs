@@ -1,0 +1,8 @@
+//! Importers on small models, judged by the reference evaluator or by the formulas of the result's extents.
+//!
+//! What ONNX's own backend cases cover is not repeated here: these tests are about symbolic extents, faults, operators
+//! without such cases, and paths that the cases do not reach.
+
+mod fixture;
+mod movement;
+mod numeric;
