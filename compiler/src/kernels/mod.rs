@@ -1,7 +1,12 @@
 //! The kernels of a plan: which there are, what they are called, and their machine code.
 //!
 //! [`KernelSet::of`] collects the distinct sources that a chosen program launches and names them; the names depend on
-//! nothing but the sources.
+//! nothing but the sources. [`compile`] makes a cubin of each, with the [`Toolchain`] of this machine.
+
+mod compile;
+mod nvcc;
+mod nvrtc;
+mod toolchain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +15,11 @@ use sha2::{Digest, Sha256};
 
 use crate::lower::SegmentId;
 use crate::select::{Chosen, Pick};
+
+use compile::Failure;
+pub use compile::compile;
+pub use nvcc::{OPTIONS as NVCC_OPTIONS, gencode};
+pub use toolchain::Toolchain;
 
 /// A kernel: the text that NVRTC or nvcc compiles, without the headers that it includes.
 #[derive(Clone, Debug, PartialEq, Eq)]

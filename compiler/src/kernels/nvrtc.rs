@@ -123,6 +123,11 @@ fn c_string(text: &str) -> Result<CString, Failure> {
     CString::new(text).map_err(|error| Failure::Rejected(error.to_string()))
 }
 
+/// The strings' addresses; valid while the strings are.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).collect()
+}
+
 /// An `nvrtcProgram`, destroyed when dropped.
 struct Program(sys::nvrtcProgram);
 
@@ -134,8 +139,7 @@ impl Program {
         let (text, name) = (c_string(text)?, c_string(name)?);
         let names = headers.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>, _>>()?;
         let texts = headers.iter().map(|(_, text)| c_string(text)).collect::<Result<Vec<_>, _>>()?;
-        let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
-        let (names, texts) = (pointers(&names), (pointers(&texts), texts, names).0);
+        let (name_list, text_list) = (pointers(&names), pointers(&texts));
         let mut program = ptr::null_mut();
         // SAFETY: the strings end with a zero and outlive the call, which copies them; the two lists have the length
         // that is given.
@@ -145,8 +149,8 @@ impl Program {
                 text.as_ptr(),
                 name.as_ptr(),
                 headers.len() as c_int,
-                texts.as_ptr(),
-                names.as_ptr(),
+                text_list.as_ptr(),
+                name_list.as_ptr(),
             )
         };
         called("nvrtcCreateProgram", result)?;
@@ -154,9 +158,9 @@ impl Program {
     }
 
     fn compile(&self, options: &[CString]) -> Result<(), Failure> {
-        let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+        let list = pointers(options);
         // SAFETY: the program is alive, the options end with a zero and outlive the call.
-        let result = unsafe { sys::nvrtcCompileProgram(self.0, pointers.len() as c_int, pointers.as_ptr()) };
+        let result = unsafe { sys::nvrtcCompileProgram(self.0, list.len() as c_int, list.as_ptr()) };
         match result {
             sys::nvrtcResult::NVRTC_SUCCESS => Ok(()),
             sys::nvrtcResult::NVRTC_ERROR_INVALID_OPTION => Err(Failure::UnknownArch(self.log())),
