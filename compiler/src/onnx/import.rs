@@ -11,9 +11,10 @@ use std::sync::Arc;
 use lapidary_runtime::op::MAX_RANK;
 
 use super::attrs::Attrs;
+use super::functions;
+use super::inputs::too_many_axes;
 use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
 use super::proto::{GraphProto, NodeProto};
-use super::inputs::too_many_axes;
 use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 use crate::ir::{Builder, Constant, Expr, Graph, Op, Origin, Region, Symbol, SymbolSource, Type, ValueId};
@@ -25,13 +26,16 @@ use crate::profiles::Profiles;
 /// # Errors
 /// All of them together: E04xx, and those of stored tensors and attributes.
 pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
-    let proto = model.graph();
+    let expanded = functions::expand(model)?;
+    let proto = expanded.as_ref().map_or(model.graph(), |expanded| &expanded.graph);
     let mut importer = Importer {
         model,
+        opsets: expanded.as_ref().map(|expanded| &expanded.opsets),
         profiles,
         graphs: vec![Frame::new(Graph::new(proto.name()))],
         scopes: vec![Scope { names: BTreeMap::new(), graph: 0 }],
         diagnostics: Diagnostics::new(),
+        faults: 0,
         unnamed: 0,
     };
     importer.initializers(proto);
@@ -52,12 +56,16 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
 /// The state of an import.
 struct Importer<'m> {
     model: &'m Model,
+    /// Versions of operator sets that only the model's functions import.
+    opsets: Option<&'m BTreeMap<String, i64>>,
     profiles: &'m Profiles,
     /// The graphs under construction, the innermost last.
     graphs: Vec<Frame>,
     /// The names in sight, the innermost last.
     scopes: Vec<Scope>,
     diagnostics: Diagnostics,
+    /// How many faults were found so far. Diagnostics that say the same are kept once, so their number does not tell.
+    faults: usize,
     /// How many nodes without a name there were, by operator order; part of their place.
     unnamed: usize,
 }
@@ -93,6 +101,22 @@ enum Found {
 }
 
 impl<'m> Importer<'m> {
+    fn complain(&mut self, found: impl Into<Diagnostics>) {
+        self.faults += 1;
+        self.diagnostics.append(found.into());
+    }
+
+    /// The value of `result`, or what is wrong with it is reported.
+    fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(found) => {
+                self.complain(found);
+                None
+            }
+        }
+    }
+
     fn graph(&mut self) -> &mut Graph {
         match self.graphs.last_mut() {
             Some(frame) => &mut frame.graph,
@@ -103,7 +127,7 @@ impl<'m> Importer<'m> {
     fn bind(&mut self, name: &str, value: Option<ValueId>) {
         let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
         if !name.is_empty() && scope.names.insert(name.to_owned(), value).is_some() {
-            self.diagnostics.push(
+            self.complain(
                 Diagnostic::error("E0402", Place::value(name), format!("{} is defined twice", quoted(name)))
                     .why("ONNX graphs are in single-assignment form")
                     .help("rename one of the two; the exporter that wrote this has a bug"),
@@ -163,9 +187,9 @@ impl<'m> Importer<'m> {
     }
 
     fn initializer(&mut self, name: &str, decoded: Result<TensorRef>) {
-        let value = self.diagnostics.keep(decoded).and_then(|tensor| {
+        let value = self.keep(decoded).and_then(|tensor| {
             if tensor.dims.len() > MAX_RANK {
-                self.diagnostics.push(too_many_axes(Place::tensor(name), tensor.dims.len()));
+                self.complain(too_many_axes(Place::tensor(name), tensor.dims.len()));
                 return None;
             }
             let ty = Type { dtype: tensor.dtype, dims: tensor.dims.iter().map(|&dim| Expr::from(dim)).collect() };
@@ -176,12 +200,13 @@ impl<'m> Importer<'m> {
     }
 
     fn inputs(&mut self) {
-        let Some(inputs) = self.diagnostics.keep(super::inputs(self.model)) else { return };
+        let Some(inputs) = self.keep(super::inputs(self.model)) else { return };
         for (index, input) in inputs.into_iter().enumerate() {
-            let dims = input.dims.iter().zip(&input.symbols).enumerate().map(|(axis, (&extent, symbol))| match symbol {
-                Some(name) => self.symbol(name, index, axis),
-                None => Expr::constant(extent),
-            });
+            let dims =
+                input.dims.iter().zip(&input.symbols).enumerate().map(|(axis, (&extent, symbol))| match symbol {
+                    Some(name) => self.symbol(name, index, axis),
+                    None => Expr::constant(extent),
+                });
             let ty = Type { dtype: input.dtype, dims: dims.collect() };
             let value = self.graph().add_input(&input.name, ty);
             self.bind(&input.name, Some(value));
@@ -204,7 +229,7 @@ impl<'m> Importer<'m> {
             }
             let names: Vec<String> = known.iter().map(|symbol| quoted(symbol)).collect();
             let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            self.diagnostics.push(
+            self.complain(
                 Diagnostic::error("E0406", Place::Model, format!("the model has no dimension {}", quoted(name)))
                     .help(format!("its symbolic dimensions are: {has}")),
             );
@@ -249,7 +274,7 @@ impl<'m> Importer<'m> {
             }
         }
         if let Some(k) = (0..nodes.len()).find(|&k| missing[k] > 0) {
-            self.diagnostics.push(
+            self.complain(
                 Diagnostic::error("E0403", Place::from(&nodes[k]), "the nodes form a cycle through this one")
                     .why("each value must be computed before it is read")
                     .help("the file is damaged, or the exporter that wrote it has a bug"),
@@ -300,7 +325,7 @@ impl<'m> Importer<'m> {
 
     fn try_node(&mut self, node: &'m NodeProto) -> Imported {
         let attrs = Attrs::new(node)?;
-        let opset = self.model.opset(node.domain()).unwrap_or(0);
+        let opset = self.opset(node.domain());
         let def = ops::find(node.domain(), node.op_type(), opset).ok_or_else(|| unknown_operator(node, opset))?;
         let inputs = self.operands(node, def)?;
         check_count("operands", node.input.len(), def.inputs)?;
@@ -324,6 +349,11 @@ impl<'m> Importer<'m> {
                 Ok(outputs)
             }
         }
+    }
+
+    fn opset(&self, domain: &str) -> i64 {
+        let of_functions = || self.opsets.and_then(|opsets| opsets.get(domain).copied());
+        self.model.opset(domain).or_else(of_functions).unwrap_or(0)
     }
 
     /// The values of a node's operands, all missing ones reported.
@@ -363,14 +393,14 @@ impl<'m> Importer<'m> {
         match fault {
             Fault::Invalid(what) => {
                 let operands: Vec<String> = node.input.iter().map(|name| self.describe(name)).collect();
-                self.diagnostics.push(
+                self.complain(
                     Diagnostic::error("E0407", at, what).why(format!("its operands are {}", operands.join(", "))),
                 );
             }
             Fault::Unsupported { what, help } => {
-                self.diagnostics.push(Diagnostic::error("E0401", at, what).help(help));
+                self.complain(Diagnostic::error("E0401", at, what).help(help));
             }
-            Fault::Attribute(diagnostics) => self.diagnostics.append(diagnostics),
+            Fault::Attribute(found) => self.complain(found),
         }
     }
 
@@ -390,14 +420,14 @@ impl<'m> Importer<'m> {
             match self.find(info.name()) {
                 Found::Value(value) => outputs.push((info.name().to_owned(), value)),
                 Found::Reported => {}
-                Found::Nothing => self.diagnostics.push(
+                Found::Nothing => self.complain(
                     Diagnostic::error("E0408", Place::value(info.name()), "nothing computes this output")
                         .help("the file is damaged, or the exporter that wrote it has a bug"),
                 ),
             }
         }
         if proto.output.is_empty() {
-            self.diagnostics.push(
+            self.complain(
                 Diagnostic::error("E0408", Place::Model, "the graph has no outputs")
                     .help("mark what the model is to compute as an output"),
             );
@@ -486,13 +516,30 @@ impl<'m> Regions<'_, 'm> {
         self.wanted.len()
     }
 
-    /// Imports `proto` into the graph around it, as if its nodes stood there: for a branch that is always taken.
+    /// Operand `k`, where it is there.
+    pub fn optional(&self, k: usize) -> Option<ValueId> {
+        self.inputs.get(k).copied().flatten()
+    }
+
+    /// How many operands the node lists, absent ones among them.
+    pub fn input_count(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// How many nodes the graph around the node has so far.
+    pub fn node_count(&mut self) -> usize {
+        self.importer.graph().node_count()
+    }
+
+    /// Imports `proto` into the graph around it, as if its nodes stood there: for a branch that is always taken. The
+    /// names in `bindings`, its inputs, stand for the given values.
     ///
     /// # Errors
     /// Empty diagnostics, as what is wrong has been reported.
-    pub fn inline(&mut self, proto: &'m GraphProto) -> Imported {
+    pub fn inline(&mut self, proto: &'m GraphProto, bindings: &[(&str, ValueId)]) -> Imported {
         let graph = self.importer.graphs.len() - 1;
-        self.importer.scopes.push(Scope { names: BTreeMap::new(), graph });
+        let names = bindings.iter().map(|&(name, value)| (name.to_owned(), Some(value))).collect();
+        self.importer.scopes.push(Scope { names, graph });
         let outputs = self.importer.body(proto);
         self.importer.scopes.pop();
         outputs
@@ -552,11 +599,11 @@ impl<'m> Regions<'_, 'm> {
 impl<'m> Importer<'m> {
     /// Imports the initializers, nodes and outputs of a graph in an attribute.
     fn body(&mut self, proto: &'m GraphProto) -> Imported {
-        let before = self.diagnostics.len();
+        let before = self.faults;
         self.initializers(proto);
         self.nodes(proto);
         let outputs = self.outputs(proto);
-        if self.diagnostics.len() > before || outputs.len() != proto.output.len() {
+        if self.faults > before || outputs.len() != proto.output.len() {
             return Err(Fault::Attribute(Diagnostics::new()));
         }
         Ok(outputs.into_iter().map(|(_, value)| Some(value)).collect())

@@ -6,6 +6,7 @@
 
 mod attrs;
 mod external;
+mod functions;
 mod import;
 mod inputs;
 mod load;

@@ -6,18 +6,32 @@
 mod activation;
 mod constant;
 mod constants;
+mod control;
+mod conv;
+mod counted;
 mod einsum;
 mod elementwise;
 mod entry;
+mod gather;
 mod generate;
 mod matmul;
+mod norm;
 mod operands;
+mod pad;
+mod pool;
 mod positions;
 mod quantize;
+mod recurrent;
 mod reduce;
+mod resize;
+mod scatter;
 mod shape;
 mod slice;
 mod softmax;
+mod sort;
+mod window;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -200,6 +214,17 @@ pub const GROUPS: &[&[OpDef]] = &[
     generate::DEFS,
     constant::DEFS,
     quantize::DEFS,
+    conv::DEFS,
+    pool::DEFS,
+    norm::DEFS,
+    recurrent::DEFS,
+    resize::DEFS,
+    gather::DEFS,
+    scatter::DEFS,
+    pad::DEFS,
+    sort::DEFS,
+    counted::DEFS,
+    control::DEFS,
 ];
 
 /// The definition of an operator for a version of its operator set.

@@ -1,0 +1,167 @@
+//! Control flow (ONNX If, Loop, Scan).
+//!
+//! A branch that is decided while compiling is imported in place; so is a loop with a small constant number of rounds,
+//! round by round. Otherwise an `If` becomes an operation with two regions, and a loop is not supported.
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::Scalar;
+
+use super::constants::constant_value;
+use super::{Fault, Import, Imported, MANY, OpDef};
+use crate::ir::{Expr, ValueId};
+use crate::onnx::import::Regions;
+use crate::onnx::proto::GraphProto;
+
+pub const DEFS: &[OpDef] = &[
+    with_graphs("If", 1, (1, 1), branch),
+    with_graphs("Loop", 1, (2, MANY), repeat),
+    with_graphs("Scan", 8, (1, MANY), scan),
+];
+
+const fn with_graphs(
+    name: &'static str,
+    since: i64,
+    inputs: (usize, usize),
+    import: fn(&mut Regions<'_, '_>) -> Imported,
+) -> OpDef {
+    OpDef { domain: "", name, since, inputs, outputs: (1, MANY), import: Import::Regions(import) }
+}
+
+fn branch(r: &mut Regions<'_, '_>) -> Imported {
+    let (then_branch, else_branch) = (r.attrs.graph("then_branch")?, r.attrs.graph("else_branch")?);
+    let condition = r.input(0)?;
+    for proto in [then_branch, else_branch] {
+        if proto.output.len() != r.output_count() {
+            return Err(
+                format!("a branch has {} outputs, and the node {}", proto.output.len(), r.output_count()).into()
+            );
+        }
+    }
+    match known_int(r, condition) {
+        Some(0) => r.inline(else_branch, &[]),
+        Some(_) => r.inline(then_branch, &[]),
+        None => {
+            // Both are imported before either fails, so that both are reported.
+            let (then_region, else_region) = (r.region(then_branch), r.region(else_branch));
+            r.branch(condition, then_region?, else_region?)
+        }
+    }
+}
+
+/// The one element of a value, if it is a constant; a `bool` is 0 or 1.
+fn known_int(r: &mut Regions<'_, '_>, value: ValueId) -> Option<i64> {
+    let b = r.builder();
+    let elements = b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))?;
+    match elements.as_slice() {
+        [element] => Some(*element),
+        _ => None,
+    }
+}
+
+/// How many rounds of a loop are imported one behind the other.
+const MAX_ROUNDS: i64 = 64;
+
+/// A graph of this many nodes is not made larger by another round.
+const MAX_NODES: usize = 1 << 17;
+
+fn repeat(r: &mut Regions<'_, '_>) -> Imported {
+    let body = r.attrs.graph("body")?;
+    let limit = match r.optional(0) {
+        None => None,
+        Some(limit) => {
+            let rounds = known_int(r, limit).ok_or_else(|| open_ended("the number of rounds depends on the data"))?;
+            if rounds > MAX_ROUNDS && r.optional(1).is_none() {
+                return Err(open_ended(format!("{rounds} rounds are more than the {MAX_ROUNDS} that are unrolled")));
+            }
+            Some(rounds)
+        }
+    };
+    let mut states: Vec<ValueId> = (2..r.input_count()).map(|k| r.input(k)).collect::<Result<_, _>>()?;
+    let scans = check_body(r, body, states.len())?;
+    let mut condition = r.optional(1);
+    let watched = condition.is_some();
+    let mut collected: Vec<Vec<ValueId>> = vec![Vec::new(); scans];
+    for round in 0.. {
+        if limit.is_some_and(|limit| round >= limit) {
+            break;
+        }
+        if let Some(condition) = condition {
+            match known_int(r, condition) {
+                Some(0) => break,
+                Some(_) => {}
+                None => return Err(open_ended("whether it goes on depends on the data")),
+            }
+        }
+        if round >= MAX_ROUNDS || r.node_count() > MAX_NODES {
+            return Err(open_ended(format!("it has more than the {MAX_ROUNDS} rounds that are unrolled")));
+        }
+        let results = one_round(r, body, round, &states)?;
+        condition = results.first().copied().filter(|_| watched);
+        for (k, &value) in results.iter().skip(1).enumerate() {
+            match k.checked_sub(states.len()) {
+                None => states[k] = value,
+                Some(scan) => collected[scan].push(value),
+            }
+        }
+    }
+    let mut outputs: Vec<Option<ValueId>> = states.into_iter().map(Some).collect();
+    for values in collected {
+        outputs.push(Some(stacked(r, &values)?));
+    }
+    Ok(outputs)
+}
+
+/// The body has an operand and a result for each state; the answer is how many results it collects besides.
+fn check_body(r: &Regions<'_, '_>, body: &GraphProto, states: usize) -> Result<usize, Fault> {
+    if body.input.len() != states + 2 {
+        return Err(format!("the body has {} inputs, and {} are needed", body.input.len(), states + 2).into());
+    }
+    match body.output.len().checked_sub(states + 1) {
+        Some(scans) if states + scans == r.output_count() => Ok(scans),
+        Some(_) | None => {
+            let (body, node) = (body.output.len(), r.output_count());
+            Err(format!("the body has {body} outputs, and the node {node} with {states} states").into())
+        }
+    }
+}
+
+/// The body's outputs in one round: the condition, the states, and what is collected.
+fn one_round<'m>(
+    r: &mut Regions<'_, 'm>,
+    body: &'m GraphProto,
+    round: i64,
+    states: &[ValueId],
+) -> Result<Vec<ValueId>, Fault> {
+    let mut b = r.builder();
+    let mut operands = vec![b.scalar(Scalar::int(DType::I64, round)), b.scalar(Scalar::int(DType::Bool, 1))];
+    operands.extend_from_slice(states);
+    let bindings: Vec<(&str, ValueId)> = body.input.iter().map(|info| info.name()).zip(operands).collect();
+    let outputs = r.inline(body, &bindings)?;
+    Ok(outputs.into_iter().flatten().collect())
+}
+
+/// The values of all rounds along a new first axis.
+fn stacked(r: &mut Regions<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault> {
+    if values.is_empty() {
+        return Err(open_ended("it has no rounds, so the extents of what it collects are not known"));
+    }
+    let mut b = r.builder();
+    let mut rows = Vec::with_capacity(values.len());
+    for &value in values {
+        let mut dims = b.dims(value);
+        dims.insert(0, Expr::constant(1));
+        rows.push(b.reshape(value, dims)?);
+    }
+    Ok(b.concat(&rows, 0)?)
+}
+
+fn open_ended(why: impl Into<String>) -> Fault {
+    Fault::unsupported(
+        format!("this loop is not supported: {}", why.into()),
+        "unroll the loop when exporting (trace the model with inputs of fixed size), or run the body in the application",
+    )
+}
+
+fn scan(_: &mut Regions<'_, '_>) -> Imported {
+    Err(open_ended("Scan is not unrolled"))
+}
