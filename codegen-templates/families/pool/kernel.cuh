@@ -126,7 +126,7 @@ LAPIDARY_FN void run(const Params<Policy>& p) {
       y = math::cast<Y>(w.top);
       if constexpr (Policy::ORDER != IndexOrder::NONE) p.indices[linear] = at[0] * plane + w.top_at;
     } else if constexpr (Policy::KIND == Kind::LP) {
-      y = math::cast<Y>(math::pow(w.sum, 1.0f / p.p));
+      y = math::cast<Y>(math::pow(w.sum, static_cast<typename W::R>(1) / static_cast<typename W::R>(p.p)));
     } else {
       if constexpr (Policy::KIND == Kind::AVERAGE_COUNT_PAD) w.count = w.padded_count();
       y = math::cast<Y>(w.sum / static_cast<typename W::R>(w.count));

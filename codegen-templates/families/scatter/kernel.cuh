@@ -159,6 +159,8 @@ LAPIDARY_FN void nd_ordered(const NdParams<Policy>& p) {
       __syncthreads();
       const int n = static_cast<int>(lapidary::min<i64>(THREADS, p.count - first));
       if (live) {
+        // Hits are rare: unrolling would only cost registers.
+#pragma unroll 1
         for (int k = 0; k < n; ++k) {
           if (slices[k] == slice) {
             const i64 from = (first + k) * p.inner + element;
