@@ -27,6 +27,8 @@ pub enum Error {
     NoImage { device: String, sm: u32, available: Vec<Arch> },
     /// The crate was compiled for a target that this build of the runtime leaves out.
     TargetNotBuilt { target: &'static str, feature: &'static str },
+    /// The plan holds a step that this target has no function for; compile the model again with this version.
+    Unsupported { step: String, why: String },
     /// An index operand (of a gather, scatter, slice) is out of range.
     Index { step: String, index: i64, extent: i64 },
     /// The CUDA driver reported an error; `during` names the step or the call.
@@ -76,6 +78,7 @@ impl core::fmt::Display for Error {
             Error::TargetNotBuilt { target, feature } => {
                 write!(f, "the model was compiled for `{target}`; build lapidary-runtime with feature `{feature}`")
             }
+            Error::Unsupported { step, why } => write!(f, "{step}: {why}; compile the model again with this version"),
             Error::Index { step, index, extent } => {
                 write!(f, "{step}: index {index} is out of range for an axis of {extent}")
             }
@@ -104,6 +107,7 @@ impl std::error::Error for Error {
             | Error::Weights { .. }
             | Error::NoImage { .. }
             | Error::TargetNotBuilt { .. }
+            | Error::Unsupported { .. }
             | Error::Index { .. }
             | Error::Poisoned { .. }
             | Error::OutputType { .. } => None,

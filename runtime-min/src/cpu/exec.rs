@@ -1,0 +1,75 @@
+//! One request at a time: its activations, its scratch memory, and the run of the plan's segments.
+
+use std::sync::Arc;
+
+use crate::cpu::dispatch::run_steps;
+use crate::cpu::engine::Engine;
+use crate::cpu::memory::{Buffer, Scratch};
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::shapes::Shapes;
+use crate::table::{Place, PlanTables};
+use crate::view::{InputRef, OutputRef};
+
+/// The memory of a session. It is allocated at the first run, for the largest profile, and kept.
+pub struct Exec<'a> {
+    engine: Arc<Engine<'a>>,
+    arena: Buffer,
+    scratch: Scratch,
+}
+
+impl<'a> Exec<'a> {
+    /// A session of `engine`.
+    pub fn new(engine: Arc<Engine<'a>>) -> Exec<'a> {
+        Exec { engine, arena: Buffer::default(), scratch: Scratch::default() }
+    }
+
+    /// Runs the plan on `inputs`, whose types and shapes are those of `shapes`.
+    ///
+    /// # Errors
+    /// [`Error::Index`] for an index operand out of range.
+    pub fn run(&mut self, shapes: &Shapes<'_>, inputs: &[InputRef<'_>]) -> Result<(), Error> {
+        self.run_observed(shapes, inputs, &mut |_, _, _| {})
+    }
+
+    /// Runs like [`Exec::run`] and shows `observe` each result of each step.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn run_observed(
+        &mut self,
+        shapes: &Shapes<'_>,
+        inputs: &[InputRef<'_>],
+        observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
+    ) -> Result<(), Error> {
+        let tables = self.engine.tables;
+        if self.arena.len() == 0 {
+            let bytes = tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
+            self.arena = Buffer::new(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        let mut memory = self.engine.memory(shapes, &mut self.arena);
+        for (port, input) in tables.inputs.iter().zip(inputs) {
+            let tensor = memory.write(port.tensor);
+            match input.dtype {
+                // The caller's bytes may be anything; ours are 0 and 1.
+                DType::Bool => {
+                    tensor.bytes.iter_mut().zip(input.bytes).for_each(|(to, from)| *to = u8::from(*from != 0))
+                }
+                _ => tensor.bytes.copy_from_slice(input.bytes),
+            }
+        }
+        run_steps(tables, &self.engine.prepared, PlanTables::MAIN, &mut memory, &mut self.scratch, observe)
+    }
+
+    /// The bytes of `tensor`, as the last run left them.
+    pub fn output(&self, shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
+        match self.engine.tables.tensors[tensor as usize].place {
+            Place::Arena(buffer) => {
+                let start = shapes.profile().offsets[buffer as usize] as usize;
+                &self.arena.bytes()[start..][..shapes.bytes(tensor)]
+            }
+            Place::Weight(offset) => &self.engine.weight_bytes()[offset as usize..][..shapes.bytes(tensor)],
+            Place::Derived(offset) => &self.engine.derived_bytes()[offset as usize..][..shapes.bytes(tensor)],
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Batched matrix products (ONNX `MatMul`, and what `Gemm` and `MatMulInteger` are made of).
+
+use crate::cpu::memory::{Buffer, Tensor, TensorMut, cast_mut};
+use crate::cpu::pointwise::{Finish, Layout};
+use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
+use crate::op::MatMul;
+
+/// The scratch memory of a product: operands (`a`, `b`) and result (`c`) in the accumulator's type, and a panel (`d`).
+pub struct Panels<'s> {
+    pub a: &'s mut Buffer,
+    pub b: &'s mut Buffer,
+    pub c: &'s mut Buffer,
+    pub d: &'s mut Buffer,
+}
+
+/// `out = a b` on the last two axes, batch axes broadcast.
+pub fn run(
+    spec: &MatMul,
+    a: &Tensor<'_>,
+    b: &Tensor<'_>,
+    out: &mut TensorMut<'_>,
+    finish: &mut Finish<'_>,
+    panels: Panels<'_>,
+) {
+    accumulator!(a.dtype, A => batches::<A>(spec, a, b, out, finish, panels));
+}
+
+/// The matrices of one operand: extents after transposition, and where each batch element begins.
+struct Stack {
+    rows: usize,
+    cols: usize,
+    transposed: bool,
+    batch: Layout,
+}
+
+impl Stack {
+    fn new(dims: &[usize], transposed: bool, batch: &[usize]) -> Stack {
+        let (outer, inner) = dims.split_at(dims.len() - 2);
+        let (rows, cols) = if transposed { (inner[1], inner[0]) } else { (inner[0], inner[1]) };
+        Stack { rows, cols, transposed, batch: Layout::new(batch, outer) }
+    }
+
+    fn matrix<'m, T>(&self, data: &'m [T], index: usize) -> Matrix<'m, T> {
+        let size = self.rows * self.cols;
+        let data = &data[self.batch.at(index) * size..][..size];
+        if self.transposed {
+            Matrix::new(data, self.cols, self.rows).transposed()
+        } else {
+            Matrix::new(data, self.rows, self.cols)
+        }
+    }
+}
+
+fn batches<A: Accumulator>(
+    spec: &MatMul,
+    a: &Tensor<'_>,
+    b: &Tensor<'_>,
+    out: &mut TensorMut<'_>,
+    finish: &mut Finish<'_>,
+    panels: Panels<'_>,
+) {
+    let batch = &out.dims[..out.dims.len() - 2];
+    let mut count = batch.iter().product();
+    let mut left = Stack::new(&a.dims, spec.transpose_a, batch);
+    let right = Stack::new(&b.dims, spec.transpose_b, batch);
+    if count * left.rows * right.cols == 0 {
+        return;
+    }
+    let (a, b) = (widened::<A>(a, panels.a), widened::<A>(b, panels.b));
+    // Rows of all batch elements against one matrix are one product.
+    if right.batch.is_uniform() && left.batch.is_flat() && !left.transposed {
+        left.rows *= count;
+        count = 1;
+    }
+    let (rows, cols) = (left.rows, right.cols);
+    let size = out.dtype.bytes(rows * cols);
+    for index in 0..count {
+        let (x, y) = (left.matrix(a, index), right.matrix(b, index));
+        let bytes = &mut out.bytes[index * size..][..size];
+        let start = index * rows * cols;
+        if out.dtype == A::DTYPE {
+            A::product(x, y, cast_mut(bytes), cols, Onto::Nothing);
+            finish.in_place(bytes, start);
+        } else {
+            let sums = panels.c.take::<A>(rows * cols);
+            A::product(x, y, sums, cols, Onto::Nothing);
+            finish.store(sums, bytes, start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::element::Number;
+    use crate::cpu::memory::Plain;
+    use crate::cpu::testing::{Random, assert_close, tensor, tensor_mut};
+    use crate::dtype::F16;
+
+    fn multiply<A: Number + Plain, B: Number + Plain, O: Number + Plain>(
+        spec: &MatMul,
+        (a, a_dims): (&[A], &[usize]),
+        (b, b_dims): (&[B], &[usize]),
+        out_dims: &[usize],
+    ) -> Vec<O> {
+        let mut out = vec![O::default(); out_dims.iter().product()];
+        let [mut a_panel, mut b_panel, mut c, mut d] = core::array::from_fn(|_| Buffer::default());
+        let panels = Panels { a: &mut a_panel, b: &mut b_panel, c: &mut c, d: &mut d };
+        let mut finish = Finish::rounding(O::DTYPE);
+        run(spec, &tensor(a, a_dims), &tensor(b, b_dims), &mut tensor_mut(&mut out, out_dims), &mut finish, panels);
+        out
+    }
+
+    fn spec(transpose_a: bool, transpose_b: bool) -> MatMul {
+        MatMul { transpose_a, transpose_b, math: crate::op::Math::Exact }
+    }
+
+    #[test]
+    fn batches_broadcast() {
+        let mut random = Random::new(3);
+        let (a, b) = (random.floats(2 * 3 * 4 * 5), random.floats(3 * 5 * 6));
+        let out: Vec<f32> = multiply(&spec(false, false), (&a, &[2, 3, 4, 5]), (&b, &[3, 5, 6]), &[2, 3, 4, 6]);
+        let mut exact = Vec::new();
+        for n in 0..6 {
+            for i in 0..4 {
+                for j in 0..6 {
+                    let term = |p: usize| f64::from(a[n * 20 + i * 5 + p]) * f64::from(b[n % 3 * 30 + p * 6 + j]);
+                    exact.push((0..5).map(term).sum());
+                }
+            }
+        }
+        assert_close(&out, &exact, 1e-6);
+    }
+
+    #[test]
+    fn one_matrix_serves_all_batches() {
+        let mut random = Random::new(4);
+        let (a, b) = (random.floats(2 * 3 * 5), random.floats(5 * 4));
+        let out: Vec<f32> = multiply(&spec(false, true), (&a, &[2, 3, 5]), (&b, &[4, 5]), &[2, 3, 4]);
+        let exact: Vec<f64> = (0..6)
+            .flat_map(|i| {
+                let (a, b) = (&a, &b);
+                (0..4).map(move |j| (0..5).map(|p| f64::from(a[i * 5 + p]) * f64::from(b[j * 5 + p])).sum())
+            })
+            .collect();
+        assert_close(&out, &exact, 1e-6);
+    }
+
+    #[test]
+    fn halves_sum_in_single_precision() {
+        // 2048 + 1 is not a half, 2048 + 1 + 1 is.
+        let a = [2048.0, 1.0, 1.0].map(F16::from_f32);
+        let out: Vec<F16> =
+            multiply(&spec(false, false), (&a, &[1, 3]), (&[1.0f32; 3].map(F16::from_f32), &[3, 1]), &[1, 1]);
+        assert_eq!(out[0].to_f32(), 2050.0);
+    }
+
+    #[test]
+    fn bytes_of_mixed_sign_sum_in_32_bits() {
+        let out: Vec<i32> =
+            multiply(&spec(false, false), (&[255u8, 255], &[1, 2]), (&[-128i8, -128], &[2, 1]), &[1, 1]);
+        assert_eq!(out, [-65280]);
+    }
+
+    #[test]
+    fn an_empty_inner_extent_gives_zeros() {
+        let out: Vec<f32> = multiply(&spec(false, false), (&[] as &[f32], &[2, 0]), (&[] as &[f32], &[0, 2]), &[2, 2]);
+        assert_eq!(out, [0.0; 4]);
+    }
+}

@@ -1,0 +1,36 @@
+//! The `cpu` target: one function per operation of a plan, in Rust alone; matrix products come from the `gemm` crate.
+//!
+//! An [`Engine`] holds what requests share (weights, derived weights, prepared programs); an [`Exec`] holds one
+//! request's memory and runs the plan's segments. Nothing is chosen here: the steps and their order are the plan's.
+//! The kernels are safe code over slices; [`memory`] and [`pointwise`] hold the borders.
+
+mod check;
+mod conv;
+mod dispatch;
+mod element;
+mod engine;
+mod exec;
+mod gather;
+mod matmul;
+mod memory;
+mod movement;
+mod norm;
+mod packed;
+mod pointwise;
+mod pool;
+mod product;
+mod recurrent;
+mod reduce;
+mod resize;
+mod scan;
+mod scatter;
+mod simd;
+mod softmax;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use engine::Engine;
+pub use exec::Exec;
