@@ -89,7 +89,8 @@ impl<'g> Verifier<'g> {
                 for element in &known.0 {
                     self.check_declared(element, &place, errors);
                 }
-                if value.ty.dims.len() > 1 || !self.same(&value.ty.count(), &Expr::from(known.0.len())) {
+                let count = value.ty.const_dims().and_then(|dims| count(&dims));
+                if count != Some(known.0.len()) {
                     errors.push(format!("{place}: {} elements are known of {}", known.0.len(), show(&value.ty)));
                 }
             }
@@ -275,12 +276,16 @@ fn check_bytes(ty: &Type, bytes: usize) -> Result<(), String> {
     let Some(dims) = ty.const_dims() else {
         return Err(format!("a constant cannot be {}", show(ty)));
     };
-    let count = dims.iter().try_fold(1usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?));
-    match count.filter(|&count| count <= usize::MAX / 64).map(|count| ty.dtype.bytes(count)) {
+    match count(&dims).filter(|&count| count <= usize::MAX / 64).map(|count| ty.dtype.bytes(count)) {
         Some(expected) if expected == bytes => Ok(()),
         Some(expected) => Err(format!("{} has {expected} bytes, and the constant {bytes}", show(ty))),
         None => Err(format!("{} is larger than memory", show(ty))),
     }
+}
+
+/// The number of elements, if a machine can count them.
+fn count(dims: &[i64]) -> Option<usize> {
+    dims.iter().try_fold(1usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?))
 }
 
 fn show(ty: &Type) -> String {

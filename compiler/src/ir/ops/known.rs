@@ -22,42 +22,52 @@ const MAX_PARTS: usize = 256;
 /// The bounds of a formula.
 type Bounds<'a> = &'a dyn Fn(&Expr) -> (i64, i64);
 
-/// The elements of the first result of `op`, of type `result`, where they follow from those of the operands.
-/// `inputs` holds what is known of each operand: tensors of rank 0 or 1.
+/// The elements of the first result of `op`, of type `result`, in row-major order, where they follow from those of the
+/// operands. `inputs` holds what is known of each operand. Formulas are followed through rank 0 and 1, constants
+/// through any rank: exporters turn paddings around as a matrix.
 pub fn known(op: &Op, inputs: &[Option<Known>], result: &Type, range: Bounds<'_>) -> Option<Known> {
-    if result.dims.len() > 1 || !is_tracked(result.dtype) {
+    if !is_tracked(result.dtype) {
         return None;
     }
-    let count = usize::try_from(result.count().as_const()?).ok().filter(|&count| count <= MAX_ELEMENTS)?;
-    let elements = elements(op, inputs, count, range)?;
-    let fits = elements.len() == count && elements.iter().all(|element| holds(result.dtype, element, range));
-    fits.then_some(Known(elements))
+    let dims: Vec<usize> =
+        result.const_dims()?.into_iter().map(|dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
+    let count = dims.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
+    if count > MAX_ELEMENTS {
+        return None;
+    }
+    let elements = elements(op, inputs, &dims, range)?;
+    let is_shape = |element: &Expr| dims.len() <= 1 || element.as_const().is_some();
+    let fits = |element: &Expr| is_shape(element) && holds(result.dtype, element, range);
+    (elements.len() == count && elements.iter().all(fits)).then_some(Known(elements))
 }
 
 fn is_tracked(dtype: DType) -> bool {
     matches!(dtype, DType::I64 | DType::I32 | DType::Bool)
 }
 
-fn elements(op: &Op, inputs: &[Option<Known>], count: usize, range: Bounds<'_>) -> Option<Vec<Expr>> {
+fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>) -> Option<Vec<Expr>> {
+    let count = dims.iter().product();
     let operand = |k: usize| inputs.get(k).and_then(Option::as_ref).map(|known| known.0.as_slice());
     match op {
         Op::Pointwise(program) => pointwise(program, inputs, count, range),
-        // Of rank 0 or 1, the elements and their order stay.
-        Op::Reshape(_) | Op::Transpose(_) => operand(0).map(<[Expr]>::to_vec),
+        Op::Reshape(_) => operand(0).map(<[Expr]>::to_vec),
+        Op::Transpose(spec) => transpose(operand(0)?, &spec.perm[..usize::from(spec.rank)], dims),
         Op::Expand(_) => (0..count).map(|i| broadcast_element(operand(0)?, i)).collect(),
-        Op::Slice { starts, steps, .. } => slice(operand(0)?, starts, steps, count),
+        Op::Slice { starts, steps, .. } => slice(operand(0)?, starts, steps, dims),
         Op::Concat { axis: 0 } => {
             let parts: Option<Vec<&[Expr]>> = (0..inputs.len()).map(operand).collect();
             Some(parts?.concat())
         }
-        Op::Gather { axis: 0 } | Op::GatherElements { axis: 0 } => gather(operand(0)?, operand(1)?),
+        Op::Gather { axis: 0 } => gather(operand(0)?, operand(1)?, count),
+        Op::GatherElements { axis: 0 } if dims.len() == 1 => gather(operand(0)?, operand(1)?, count),
         Op::Range { .. } => {
             let (start, delta) = (operand(0)?.first()?, operand(1)?.first()?);
             Some((0..count).map(|i| start.clone() + delta.clone() * Expr::from(i)).collect())
         }
         Op::Extents { values, .. } => Some(values.clone()),
-        Op::Reduce(spec) => reduce(spec, operand(0)?, range),
+        Op::Reduce(spec) if dims.len() <= 1 => reduce(spec, operand(0)?, range),
         Op::MatMul(..)
+        | Op::Reduce(_)
         | Op::Conv(..)
         | Op::ConvTranspose(..)
         | Op::Pool(..)
@@ -80,27 +90,74 @@ fn elements(op: &Op, inputs: &[Option<Known>], count: usize, range: Bounds<'_>) 
     }
 }
 
-/// Element `i` of the result's shape, where a scalar repeats.
+/// Element `i` of the result's shape, where a scalar repeats. An operand of as many elements as the result has its
+/// order; any other reaches its end too early.
 fn broadcast_element(elements: &[Expr], i: usize) -> Option<Expr> {
     if elements.len() == 1 { elements.first().cloned() } else { elements.get(i).cloned() }
 }
 
-fn slice(x: &[Expr], starts: &[Expr], steps: &[i64], count: usize) -> Option<Vec<Expr>> {
-    let (Some(start), Some(&step)) = (starts.first(), steps.first()) else {
-        return Some(x.to_vec());
+fn transpose(x: &[Expr], perm: &[u8], dims: &[usize]) -> Option<Vec<Expr>> {
+    let mut source = vec![0; dims.len()];
+    for (&axis, &dim) in perm.iter().zip(dims) {
+        *source.get_mut(usize::from(axis))? = dim;
+    }
+    let strides = strides(&source);
+    let at = |position: &[usize]| {
+        let offsets = position.iter().zip(perm).map(|(&at, &axis)| Some(at * strides.get(usize::from(axis))?));
+        x.get(offsets.sum::<Option<usize>>()?).cloned()
     };
-    let start = start.as_const()?;
-    let position = |i: usize| usize::try_from(step.checked_mul(i64::try_from(i).ok()?)?.checked_add(start)?).ok();
-    (0..count).map(|i| x.get(position(i)?).cloned()).collect()
+    positions(dims).iter().map(|position| at(position)).collect()
 }
 
-fn gather(data: &[Expr], indices: &[Expr]) -> Option<Vec<Expr>> {
-    let size = i64::try_from(data.len()).ok()?;
+fn slice(x: &[Expr], starts: &[Expr], steps: &[i64], dims: &[usize]) -> Option<Vec<Expr>> {
+    if dims.contains(&0) {
+        return Some(Vec::new());
+    }
+    let starts: Vec<i64> = starts.iter().map(Expr::as_const).collect::<Option<_>>()?;
+    let index = |axis: usize, at: usize| {
+        let moved = steps.get(axis)?.checked_mul(i64::try_from(at).ok()?)?;
+        usize::try_from(starts.get(axis)?.checked_add(moved)?).ok()
+    };
+    // The extents of the operand are not given. They are at least what the slice reaches, so where that makes up all
+    // its elements, they are that.
+    let reach = |axis: usize| index(axis, 0)?.max(index(axis, dims[axis] - 1)?).checked_add(1);
+    let source: Vec<usize> = match dims.len() {
+        0 | 1 => vec![x.len(); dims.len()],
+        rank => (0..rank).map(reach).collect::<Option<_>>()?,
+    };
+    let reached = source.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
+    if reached != x.len() {
+        return None;
+    }
+    let strides = strides(&source);
+    let at = |position: &[usize]| {
+        let offsets = position.iter().enumerate().map(|(axis, &at)| Some(index(axis, at)? * strides[axis]));
+        x.get(offsets.sum::<Option<usize>>()?).cloned()
+    };
+    positions(dims).iter().map(|position| at(position)).collect()
+}
+
+/// Along axis 0: each index takes a row.
+fn gather(data: &[Expr], indices: &[Expr], count: usize) -> Option<Vec<Expr>> {
+    let row = count.checked_div(indices.len())?;
+    let rows = i64::try_from(data.len().checked_div(row)?).ok()?;
     let at = |index: &Expr| {
         let index = index.as_const()?;
-        data.get(usize::try_from(if index < 0 { index + size } else { index }).ok()?).cloned()
+        let first = usize::try_from(if index < 0 { index + rows } else { index }).ok()?.checked_mul(row)?;
+        data.get(first..first.checked_add(row)?)
     };
-    indices.iter().map(at).collect()
+    indices.iter().map(at).collect::<Option<Vec<_>>>().map(|rows| rows.concat())
+}
+
+fn strides(dims: &[usize]) -> Vec<usize> {
+    (0..dims.len()).map(|axis| dims[axis + 1..].iter().product()).collect()
+}
+
+/// Every position of a tensor, in row-major order.
+fn positions(dims: &[usize]) -> Vec<Vec<usize>> {
+    let strides = strides(dims);
+    let count = dims.iter().product();
+    (0..count).map(|i: usize| strides.iter().zip(dims).map(|(stride, dim)| i / stride % dim).collect()).collect()
 }
 
 fn reduce(spec: &Reduce, x: &[Expr], range: Bounds<'_>) -> Option<Vec<Expr>> {

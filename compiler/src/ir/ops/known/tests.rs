@@ -164,3 +164,28 @@ fn formulas_that_grow_without_bound_are_dropped() {
     let sums = exprs(&["a + b + c + 1"; 200]);
     assert_eq!(follow(&prod, &[Some(sums)], &vector(DType::I64, 1)), None);
 }
+
+/// Paddings as PyTorch exports them: from the last axis to the first, in pairs, turned around through a matrix.
+#[test]
+fn paddings_are_turned_around() {
+    let matrix = |rows: usize, columns: usize| Type { dtype: DType::I64, dims: vec![rows.into(), columns.into()] };
+    let vector_of = |values: &[i64]| Some(Known(values.iter().map(|&value| value.into()).collect()));
+    let pairs = follow(&Op::Reshape(exprs(&["3", "2"]).0), &[vector_of(&[1, 2, 3, 4, 0, 0])], &matrix(3, 2));
+    let reverse = Op::Slice { starts: exprs(&["2", "0"]).0, steps: vec![-1, 1], dims: exprs(&["3", "2"]).0 };
+    let reversed = follow(&reverse, std::slice::from_ref(&pairs), &matrix(3, 2));
+    assert_eq!(reversed, vector_of(&[0, 0, 3, 4, 1, 2]));
+    let mut spec = lapidary_runtime::op::Transpose { rank: 2, perm: [0; 8] };
+    spec.perm[0] = 1;
+    let turned = follow(&Op::Transpose(spec), &[reversed], &matrix(2, 3));
+    assert_eq!(turned, vector_of(&[0, 3, 1, 0, 4, 2]));
+    let row = follow(&Op::Gather { axis: 0 }, &[turned, vector_of(&[-1])], &matrix(1, 3));
+    assert_eq!(row, vector_of(&[0, 4, 2]));
+    // What is left of the matrix does not say how wide it was.
+    let column = Op::Slice { starts: exprs(&["0", "0"]).0, steps: vec![1, 1], dims: exprs(&["3", "1"]).0 };
+    assert_eq!(follow(&column, std::slice::from_ref(&pairs), &matrix(3, 1)), None);
+    // Nor does a vector repeat along a matrix.
+    let add = Program::single(ScalarOp::Add, DType::I64, &[DType::I64; 2]);
+    assert_eq!(follow(&Op::Pointwise(add), &[pairs, vector_of(&[1, 2])], &matrix(3, 2)), None);
+    let symbols = follow(&Op::Reshape(exprs(&["1", "2"]).0), &[Some(exprs(&["a", "1"]))], &matrix(1, 2));
+    assert_eq!(symbols, None);
+}
