@@ -105,6 +105,21 @@ impl Program {
         }
     }
 
+    /// The program with only the inputs that `keep` marks; the others must not be read.
+    pub fn keep_inputs(&self, keep: &[bool]) -> Program {
+        let mut next = 0;
+        let to: Vec<u16> = keep
+            .iter()
+            .map(|&keep| {
+                next += u16::from(keep);
+                // What is not kept is not read either, so that its number does not matter.
+                next.saturating_sub(1)
+            })
+            .collect();
+        let inputs = self.inputs.iter().zip(keep).filter(|(_, keep)| **keep).map(|(dtype, _)| *dtype).collect();
+        Program { inputs, ..self.renumber_inputs(&to, keep.len()) }
+    }
+
     /// Drops steps that nothing reads, and merges equal ones.
     pub fn simplify(&self) -> Program {
         let mut steps: Vec<Instr> = Vec::new();

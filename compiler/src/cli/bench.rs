@@ -41,7 +41,7 @@ impl Bench {
         }
         let model = onnx::load(&self.model.model)?;
         let options = engine::options(&self.model.shape);
-        let inputs = random_inputs(&model, &options)?;
+        let inputs = random_inputs(&model, &options, |range| range.opt)?;
         let start = Instant::now();
         let compiled = engine::compile(&model, self.target, options)?;
         let compile_s = start.elapsed().as_secs_f64();
@@ -142,8 +142,12 @@ impl Summary {
     }
 }
 
-/// Seeded inputs at the first profile's typical shapes: floats normal-like in -1..1, integers 0 or 1.
-fn random_inputs(model: &onnx::Model, options: &Options) -> Result<Vec<Tensor>, Failure> {
+/// Seeded inputs at shapes of the first profile: floats normal-like in -1..1, integers 0 or 1.
+pub fn random_inputs(
+    model: &onnx::Model,
+    options: &Options,
+    extent: fn(&lapidary::ir::Range) -> i64,
+) -> Result<Vec<Tensor>, Failure> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
         // Xorshift64*: S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled".
@@ -159,7 +163,7 @@ fn random_inputs(model: &onnx::Model, options: &Options) -> Result<Vec<Tensor>, 
             .iter()
             .zip(&input.symbols)
             .map(|(dim, symbol)| match symbol {
-                Some(name) => options.profiles.ranges(name).first().map_or(1, |range| range.opt),
+                Some(name) => options.profiles.ranges(name).first().map_or(1, extent),
                 None => *dim,
             })
             .map(|dim| usize::try_from(dim).unwrap_or(0))

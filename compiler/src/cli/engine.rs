@@ -42,10 +42,11 @@ pub fn options(shape: &ShapeArgs) -> Options {
 fn local_arch() -> Result<Arch, Failure> {
     let device = lapidary_runtime::cuda::Device::open(0)
         .map_err(|error| Failure::usage(format!("no GPU: {error}"), "run with --target cpu, or on a machine with a GPU"))?;
-    let (major, minor) = device.compute_capability();
+    let facts = device.facts();
+    let (major, minor) = facts.compute_capability;
     Arch::for_device(major * 10 + minor).ok_or_else(|| {
         Failure::usage(
-            format!("{} (compute capability {major}.{minor}) is not supported", device.name()),
+            format!("{} (compute capability {major}.{minor}) is not supported", facts.name),
             "GPUs from compute capability 8.0 on are",
         )
     })

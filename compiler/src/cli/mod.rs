@@ -6,7 +6,7 @@ mod bench;
 mod case;
 mod check;
 mod compare;
-mod compile;
+// mod compile;
 mod engine;
 mod failure;
 mod inspect;
@@ -34,8 +34,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write a model as a Rust crate.
-    Compile(compile::Compile),
+    // Write a model as a Rust crate.
+    // Compile(compile::Compile),
     /// Run a model on inputs from .npy files.
     Run(run::Run),
     /// Run a model on test cases and compare with their expected outputs.
@@ -82,7 +82,7 @@ impl ShapeArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Compile(command) => command.run(),
+        // Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),
