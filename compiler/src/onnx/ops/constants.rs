@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::ir::eval::{self, Tensor};
-use crate::ir::{Builder, Graph, Op, ValueId};
+use crate::ir::{Builder, Expr, Graph, Op, ValueId};
 
 /// The largest number of elements of a value on the way.
 const MAX_ELEMENTS: i64 = 4096;
@@ -48,6 +48,9 @@ fn evaluate_new(
         let dims: Option<Vec<usize>> = ty.dims.iter().map(|dim| usize::try_from(dim.as_const()?).ok()).collect();
         return Tensor::new(ty.dtype, dims?, constant.bytes.clone()).ok();
     }
+    if let Some(tensor) = known_numbers(graph, value) {
+        return Some(tensor);
+    }
     let depth = depth.checked_sub(1)?;
     let node = graph.node(graph.producer(value)?);
     if matches!(node.op, Op::If { .. }) {
@@ -69,4 +72,13 @@ fn evaluate_new(
     let results = eval::eval_node(&node.op, &operands, &symbol).ok()?;
     let at = node.outputs.iter().position(|output| *output == Some(value))?;
     if asked.get() { None } else { results.into_iter().nth(at) }
+}
+
+/// The elements of a value of which formulas say that they are the same numbers for all shapes.
+fn known_numbers(graph: &Graph, value: ValueId) -> Option<Tensor> {
+    let known = graph.value(value).known.as_ref()?;
+    let numbers: Option<Vec<i64>> = known.0.iter().map(Expr::as_const).collect();
+    let ty = graph.ty(value);
+    let dims: Option<Vec<usize>> = ty.dims.iter().map(|dim| usize::try_from(dim.as_const()?).ok()).collect();
+    Some(Tensor::from_i64s(ty.dtype, dims?, &numbers?))
 }

@@ -60,22 +60,29 @@ fn slice(
     one(cx.b.slice(x, from, by, dims)?)
 }
 
-/// Where a slice of an axis of extent `dim` starts, and how many elements it has (ONNX Slice-13).
+/// Where a slice of an axis of extent `dim` starts, and how many elements it has (ONNX Slice-13). That an extent is
+/// never negative is used where the bounds of its formula do not show it.
 fn span(b: &Builder<'_>, start: &Expr, end: &Expr, step: i64, dim: &Expr) -> (Expr, Expr) {
-    let zero = Expr::constant(0);
+    let (zero, one) = (Expr::constant(0), Expr::constant(1));
     let start = from_the_start(b, start, dim);
     let end = from_the_start(b, end, dim);
     let (start, distance) = if step > 0 {
-        let start = at_most(b, at_least(b, start, &zero), dim);
-        let end = at_most(b, at_least(b, end, &zero), dim);
+        let (start, end) = (within(b, start, &zero, dim), within(b, end, &zero, dim));
         (start.clone(), end - start)
     } else {
-        let last = dim.clone() - Expr::constant(1);
+        let last = dim.clone() - one;
         let start = at_most(b, at_least(b, start, &zero), &last);
-        let end = at_most(b, at_least(b, end, &Expr::constant(-1)), &last);
+        let end = within(b, end, &Expr::constant(-1), &last);
         (start.clone(), start - end)
     };
-    (start, rounded_up(&at_least(b, distance, &zero), step.saturating_abs()))
+    let distance = if distance == *dim { distance } else { at_least(b, distance, &zero) };
+    (start, rounded_up(&distance, step.saturating_abs()))
+}
+
+/// max(low, min(high, position)), where `low` is not above `high`.
+fn within(b: &Builder<'_>, position: Expr, low: &Expr, high: &Expr) -> Expr {
+    let raised = at_least(b, position, low);
+    if raised == *low { raised } else { at_most(b, raised, high) }
 }
 
 /// `distance / step` rounded up, for a positive step; in the form that other counts of windows have, so that equal

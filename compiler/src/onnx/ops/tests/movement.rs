@@ -32,6 +32,26 @@ fn slices_are_plain_where_the_ranges_allow() {
 }
 
 #[test]
+fn a_whole_axis_stays_plain_whatever_its_formula() {
+    // Nothing says that seq is at least 9, but an extent is never negative.
+    let case = Case::new(17)
+        .input("x", DType::F32, &["seq"])
+        .ints("from", &[9])
+        .ints("back", &[-1])
+        .ints("none", &[0])
+        .ints("past", &[i64::MAX])
+        .ints("before", &[i64::MIN])
+        .node("Shape", "x", "seq", &[])
+        .node("Sub", "seq from", "shorter", &[])
+        .node("Expand", "one shorter", "cut", &[])
+        .constant("one", counted(&[1]))
+        .node("Slice", "cut none past", "whole", &[])
+        .node("Slice", "whole past before none back", "y", &[]);
+    assert_eq!(case.dims(), ["seq - 9"]);
+    assert_eq!(case.run(&[counted(&[12])]).dims, [3]);
+}
+
+#[test]
 fn slices_take_what_numpy_takes() {
     let reference = |seq: i64, start: i64, end: i64, step: i64| -> Vec<i64> {
         let place = |at: i64| if at < 0 { at.saturating_add(seq) } else { at };
