@@ -2,6 +2,7 @@
 //! types, and that its program compiles. The kernels rely on it.
 
 use crate::cpu::pointwise::{Compiled, compile};
+use crate::cpu::pool;
 use crate::cpu::product::accumulator_of;
 use crate::dtype::DType;
 use crate::error::Error;
@@ -83,8 +84,10 @@ impl Types<'_> {
             }
             CpuOp::Conv { epilogue, .. } => return self.product(epilogue.as_ref()),
             CpuOp::ConvTranspose(_) => return self.product(None),
-            CpuOp::Pool(_) => {
-                numeric(self.input(0)?)?;
+            CpuOp::Pool(spec) => {
+                if !pool::is_supported(spec.kind, self.input(0)?) {
+                    return Err(format!("no pooling of {}", self.input(0)?));
+                }
                 same(self.output(0)?, self.input(0)?)?;
                 self.result(1).map_or(Ok(()), |dtype| same(dtype, DType::I64))?;
             }

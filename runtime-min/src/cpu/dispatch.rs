@@ -114,7 +114,7 @@ fn run_function(
         CpuOp::Pool(spec) => {
             let [out, indices, _] = outputs.all();
             let Some(out) = out else { unreachable!("the check at load has seen this result") };
-            pool::run(spec, &inputs.need(0), out, indices.as_mut(), &mut scratch.a);
+            pool::run(spec, &inputs.need(0), out, indices.as_mut(), scratch);
         }
         CpuOp::Reduce(spec) => reduce::run(spec, &inputs.need(0), outputs.first(), &mut scratch.a),
         CpuOp::ArgReduce(spec) => reduce::run_arg(spec, &inputs.need(0), outputs.first(), &mut scratch.a),

@@ -24,11 +24,23 @@ pub trait Arith: Plain + PartialOrd + Default + core::fmt::Debug {
     fn to_f64(self) -> f64;
     /// Rounds to nearest for floats; truncates and saturates for integers.
     fn from_f64(value: f64) -> Self;
+    /// What kind of number it is.
+    const KIND: Kind;
+    /// The value as 64 bits: those of an `i64` or `u64`, or of an `f64`.
+    fn to_bits_wide(self) -> u64;
     /// The type that long sums and products are formed in: `f64` for floats, 64 bits for integers.
     type Wide: Arith;
     fn to_wide(self) -> Self::Wide;
     /// Rounds for floats, wraps for integers.
     fn from_wide(wide: Self::Wide) -> Self;
+}
+
+/// The kinds of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Float,
+    Signed,
+    Unsigned,
 }
 
 /// A float that kernels compute in.
@@ -86,6 +98,11 @@ macro_rules! floats {
             #[inline(always)]
             fn from_f64(value: f64) -> $t {
                 value as $t
+            }
+            const KIND: Kind = Kind::Float;
+            #[inline(always)]
+            fn to_bits_wide(self) -> u64 {
+                f64::from(self).to_bits()
             }
             type Wide = f64;
             #[inline(always)]
@@ -161,6 +178,11 @@ macro_rules! integers {
             #[inline(always)]
             fn from_f64(value: f64) -> $t {
                 value as $t
+            }
+            const KIND: Kind = if $t::MIN == 0 { Kind::Unsigned } else { Kind::Signed };
+            #[inline(always)]
+            fn to_bits_wide(self) -> u64 {
+                $wide::from(self) as u64
             }
             type Wide = $wide;
             #[inline(always)]

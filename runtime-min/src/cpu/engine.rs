@@ -74,7 +74,7 @@ impl<'a> Stored<'a> {
     fn new(weights: Weights<'a>) -> Stored<'a> {
         let bytes = weights.bytes();
         // Every element type is at most 8 bytes wide; beyond that alignment is a matter of speed.
-        if bytes.as_ptr() as usize % 8 == 0 {
+        if (bytes.as_ptr() as usize).is_multiple_of(8) {
             return Stored::Given(weights);
         }
         let mut copy = Buffer::new(bytes.len());

@@ -234,7 +234,7 @@ impl<'m> Memory<'m> {
             Place::Arena(buffer) => (self.arena, self.shapes.profile().offsets[buffer as usize]),
         };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let end = offset.checked_add(bytes).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(bytes);
         assert!(end <= region.len, "tensor {index} of the plan lies outside of its memory");
         // SAFETY: just checked to stay inside of the region.
         Raw { dtype: tensor.dtype, dims, start: unsafe { region.start.add(offset) }, bytes }

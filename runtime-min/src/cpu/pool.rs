@@ -1,10 +1,11 @@
 //! Pooling (ONNX `MaxPool`, `AveragePool`, `LpPool`), a row of positions at a time. A NaN under the window of a maximum
 //! is the maximum.
 
-use crate::cpu::element::{Arith, Number, number};
-use crate::cpu::memory::{Buffer, Tensor, TensorMut};
+use crate::cpu::element::{Arith, Number, float, narrow, number, widen};
+use crate::cpu::memory::{Scratch, Tensor, TensorMut, bytes_of, bytes_of_mut, cast, cast_mut};
 use crate::cpu::simd::vectorize;
-use crate::cpu::window::Geometry;
+use crate::cpu::window::{Axis, Geometry};
+use crate::dtype::{DType, Element};
 use crate::op::{Pool, PoolKind};
 
 /// `out` = the pooled `x`; `indices` (`i64`, where wanted) = the flat indices of the maxima.
@@ -13,104 +14,141 @@ pub fn run(
     x: &Tensor<'_>,
     out: &mut TensorMut<'_>,
     indices: Option<&mut TensorMut<'_>>,
-    scratch: &mut Buffer,
+    scratch: &mut Scratch,
 ) {
     if out.dims.count() == 0 {
         return;
     }
     let geometry = Geometry::new(&spec.window, &x.dims[2..], &out.dims[2..]);
-    number!(x.dtype, T => {
-        let (x, out) = (x.data::<T>(), out.data::<T>());
-        match (spec.kind, indices) {
-            (PoolKind::Max, Some(indices)) => {
-                maxima_with_indices(spec, &geometry, x, out, indices.data::<i64>());
-            }
-            _ => planes(spec, &geometry, x, out, scratch),
-        }
-    });
-}
-
-fn planes<T: Number>(spec: &Pool, geometry: &Geometry, x: &[T], out: &mut [T], scratch: &mut Buffer) {
-    let row = scratch.take::<T::Acc>(geometry.axes[2].output);
-    let (elements, positions) = (geometry.input_count(), geometry.output_count());
-    for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
-        let x = &x[plane * elements..][..elements];
-        vectorize(
-            #[inline(always)]
-            || match spec.kind {
-                PoolKind::Max => fold_rows(geometry, x, out, row, T::Acc::LOWEST, T::Acc::larger, |_, _, _, sum| sum),
-                PoolKind::Average => {
-                    let mean = |d: usize, h: usize, w: usize, sum| {
-                        let [z, y, x] = &geometry.axes;
-                        divide(sum, z.inside(d) * y.inside(h) * x.inside(w))
-                    };
-                    fold_rows(geometry, x, out, row, T::Acc::ZERO, T::Acc::add, mean);
-                }
-                PoolKind::AverageCountPad => {
-                    let mean = |d: usize, h: usize, w: usize, sum| {
-                        let [z, y, x] = &geometry.axes;
-                        divide(sum, z.inside_padded(d) * y.inside_padded(h) * x.inside_padded(w))
-                    };
-                    fold_rows(geometry, x, out, row, T::Acc::ZERO, T::Acc::add, mean);
-                }
-                PoolKind::Lp(1) => {
-                    let add = |sum: T::Acc, x: T::Acc| sum.add(x.abs());
-                    fold_rows(geometry, x, out, row, T::Acc::ZERO, add, |_, _, _, sum| sum);
-                }
-                PoolKind::Lp(2) => {
-                    let add = |sum: T::Acc, x: T::Acc| sum.add(x.mul(x));
-                    let root = |_, _, _, sum: T::Acc| T::Acc::from_f64(sum.to_f64().sqrt());
-                    fold_rows(geometry, x, out, row, T::Acc::ZERO, add, root);
-                }
-                PoolKind::Lp(p) => {
-                    let p = f64::from(p);
-                    let add = |sum: T::Acc, x: T::Acc| sum.add(T::Acc::from_f64(x.abs().to_f64().powf(p)));
-                    let root = |_, _, _, sum: T::Acc| T::Acc::from_f64(sum.to_f64().powf(1.0 / p));
-                    fold_rows(geometry, x, out, row, T::Acc::ZERO, add, root);
-                }
-            },
-        );
+    if let (PoolKind::Max, Some(indices)) = (spec.kind, indices) {
+        number!(x.dtype, T => {
+            maxima_with_indices(spec, &geometry, x.data::<T>(), out.data::<T>(), indices.data::<i64>());
+        });
+        return;
+    }
+    match x.dtype {
+        DType::I8 => maxima(&geometry, x.data::<i8>(), out.data()),
+        DType::U8 => maxima(&geometry, x.data::<u8>(), out.data()),
+        other => float!(other, T => planes::<T>(spec, &geometry, x.data(), out.data(), scratch)),
     }
 }
 
-/// `sum / count`; a window without elements gives NaN (0 for integers).
-#[inline(always)]
-fn divide<A: Arith>(sum: A, count: usize) -> A {
-    A::from_f64(sum.to_f64() / count as f64)
+/// Whether there is a function for the type: that of ONNX's operators.
+pub fn is_supported(kind: PoolKind, dtype: DType) -> bool {
+    match dtype {
+        DType::F64 | DType::F32 | DType::F16 | DType::BF16 => true,
+        DType::I8 | DType::U8 => kind == PoolKind::Max,
+        DType::I64
+        | DType::I32
+        | DType::I16
+        | DType::U64
+        | DType::U32
+        | DType::U16
+        | DType::Bool
+        | DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0
+        | DType::F4E2M1
+        | DType::I4
+        | DType::U4
+        | DType::I2
+        | DType::U2 => false,
+    }
+}
+
+/// Pools plane by plane in the accumulator's type.
+fn planes<T: Number>(spec: &Pool, geometry: &Geometry, x: &[T], out: &mut [T], scratch: &mut Scratch)
+where
+    T::Acc: Number<Acc = T::Acc>,
+{
+    let (elements, positions) = (geometry.input_count(), geometry.output_count());
+    let wide = scratch.b.take::<T::Acc>(elements);
+    let sums = scratch.c.take::<T::Acc>(positions);
+    for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
+        let x = &x[plane * elements..][..elements];
+        if T::DTYPE == <T::Acc as Element>::DTYPE {
+            pool_plane::<T::Acc>(spec, geometry, cast(bytes_of(x)), cast_mut(bytes_of_mut(out)));
+        } else {
+            widen(x, wide);
+            pool_plane(spec, geometry, wide, sums);
+            narrow(sums, out);
+        }
+    }
+}
+
+fn maxima<T: Arith>(geometry: &Geometry, x: &[T], out: &mut [T]) {
+    let (elements, positions) = (geometry.input_count(), geometry.output_count());
+    for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
+        fold_rows(geometry, &x[plane * elements..][..elements], out, T::LOWEST, T::larger);
+    }
+}
+
+fn pool_plane<A: Number<Acc = A> + Arith>(spec: &Pool, geometry: &Geometry, x: &[A], out: &mut [A]) {
+    let [d, h, w] = geometry.axes;
+    // What a sum is divided by at each position.
+    let mean = |out: &mut [A], inside: fn(&Axis, usize) -> usize| {
+        for ((depth, height), out) in geometry.rows().zip(out.chunks_exact_mut(w.output)) {
+            let outer = inside(&d, depth) * inside(&h, height);
+            for (position, out) in out.iter_mut().enumerate() {
+                *out = A::from_f64(out.to_f64() / (outer * inside(&w, position)) as f64);
+            }
+        }
+    };
+    match spec.kind {
+        PoolKind::Max => fold_rows(geometry, x, out, A::LOWEST, A::larger),
+        PoolKind::Average => {
+            fold_rows(geometry, x, out, A::ZERO, A::add);
+            mean(out, Axis::inside);
+        }
+        PoolKind::AverageCountPad => {
+            fold_rows(geometry, x, out, A::ZERO, A::add);
+            mean(out, Axis::inside_padded);
+        }
+        PoolKind::Lp(2) => {
+            fold_rows(geometry, x, out, A::ZERO, |sum, x| sum.add(x.mul(x)));
+            out.iter_mut().for_each(|out| *out = A::from_f64(out.to_f64().sqrt()));
+        }
+        PoolKind::Lp(p) => {
+            let p = f64::from(p);
+            fold_rows(geometry, x, out, A::ZERO, |sum, x| sum.add(A::from_f64(x.abs().to_f64().powf(p))));
+            out.iter_mut().for_each(|out| *out = A::from_f64(out.to_f64().powf(1.0 / p)));
+        }
+    }
+}
+
+/// Folds the elements under the window into each position, a row of positions and a tap at a time.
+fn fold_rows<A: Arith>(geometry: &Geometry, x: &[A], out: &mut [A], start: A, step: impl Fn(A, A) -> A + Copy) {
+    let w = geometry.axes[2];
+    out.fill(start);
+    vectorize(
+        #[inline(always)]
+        || {
+            for ((depth, height), out) in geometry.rows().zip(out.chunks_exact_mut(w.output)) {
+                for (_, begin) in geometry.row_taps(depth, height) {
+                    let x = &x[begin..][..w.input];
+                    for tap in 0..w.size {
+                        fold_tap(&w, tap, x, out, step);
+                    }
+                }
+            }
+        },
+    );
 }
 
 #[inline(always)]
-fn fold_rows<T: Number>(
-    geometry: &Geometry,
-    x: &[T],
-    out: &mut [T],
-    row: &mut [T::Acc],
-    start: T::Acc,
-    step: impl Fn(T::Acc, T::Acc) -> T::Acc + Copy,
-    finish: impl Fn(usize, usize, usize, T::Acc) -> T::Acc,
-) {
-    let w = geometry.axes[2];
-    for ((depth, height), out) in geometry.rows().zip(out.chunks_exact_mut(w.output)) {
-        row.fill(start);
-        for (_, begin) in geometry.row_taps(depth, height) {
-            let x = &x[begin..][..w.input];
-            for tap in 0..w.size {
-                let span = w.span(tap);
-                if span.is_empty() {
-                    continue;
-                }
-                let x = &x[span.start * w.stride + tap * w.dilation - w.pad_lo..];
-                let row = &mut row[span];
-                if w.stride == 1 {
-                    row.iter_mut().zip(x).for_each(|(sum, x)| *sum = step(*sum, x.widen()));
-                } else {
-                    row.iter_mut().zip(x.iter().step_by(w.stride)).for_each(|(sum, x)| *sum = step(*sum, x.widen()));
-                }
-            }
-        }
-        for (position, (out, sum)) in out.iter_mut().zip(row.iter()).enumerate() {
-            *out = T::narrow(finish(depth, height, position, *sum));
-        }
+fn fold_tap<A: Arith>(w: &Axis, tap: usize, x: &[A], out: &mut [A], step: impl Fn(A, A) -> A) {
+    let span = w.span(tap);
+    if span.is_empty() {
+        return;
+    }
+    let x = &x[span.start * w.stride + tap * w.dilation - w.pad_lo..];
+    let out = &mut out[span];
+    if w.stride == 1 {
+        out.iter_mut().zip(x).for_each(|(sum, x)| *sum = step(*sum, *x));
+    } else {
+        out.iter_mut().zip(x.iter().step_by(w.stride)).for_each(|(sum, x)| *sum = step(*sum, *x));
     }
 }
 
@@ -149,7 +187,7 @@ mod tests {
     fn pool<T: Number + Plain>(kind: PoolKind, window: Window, x: &[T], dims: &[usize], out_dims: &[usize]) -> Vec<T> {
         let mut out = vec![T::default(); out_dims.iter().product()];
         let spec = Pool { kind, window, index_order: 0 };
-        run(&spec, &tensor(x, dims), &mut tensor_mut(&mut out, out_dims), None, &mut Buffer::default());
+        run(&spec, &tensor(x, dims), &mut tensor_mut(&mut out, out_dims), None, &mut Scratch::default());
         out
     }
 
@@ -199,7 +237,7 @@ mod tests {
                 &tensor(&x, &[1, 2, 2, 4]),
                 &mut tensor_mut(&mut out, &[1, 2, 1, 2]),
                 Some(&mut places),
-                &mut Buffer::default(),
+                &mut Scratch::default(),
             );
             assert_eq!(out, [9.0, 8.0, 0.0, 1.0]);
             assert_eq!(indices, expected);

@@ -72,6 +72,9 @@ impl Nest {
     }
 }
 
+/// Elements that are brought to the wide type at a time.
+const CHUNK: usize = 512;
+
 /// How values are folded: from `start` by `step`, running results brought together by `join`.
 struct Fold<S, F, J> {
     start: S,
@@ -79,55 +82,74 @@ struct Fold<S, F, J> {
     join: J,
 }
 
-impl<S, F, J> Fold<S, F, J> {
-    /// Folds `x`; `done(index, state)` gets each result.
-    #[inline(always)]
-    fn run<T: Number>(&self, nest: &Nest, x: &[T], states: &mut [S], mut done: impl FnMut(usize, S))
+/// The operand of a reduction: its loops, and how to bring elements from `.0` on to the wide type. The folds see wide
+/// values alone, so that there is one of each for floats and not one for each storage type.
+struct Source<'s, W> {
+    nest: &'s Nest,
+    load: &'s dyn Fn(usize, &mut [W]),
+}
+
+impl<S: Copy, F, J> Fold<S, F, J> {
+    /// Folds the operand; `done(index, state)` gets each result.
+    fn run<W: Arith>(&self, source: &Source<'_, W>, states: &mut [S], mut done: impl FnMut(usize, S))
     where
-        S: Copy,
-        F: Fn(S, T::Acc) -> S,
+        F: Fn(S, W) -> S,
         J: Fn(S, S) -> S,
     {
+        let nest = source.nest;
         let rounds = nest.reduced.count();
+        let mut chunk = [W::ZERO; CHUNK];
         for kept in 0..nest.kept.count() {
             let base = nest.kept.offset(kept);
-            let row = |round| &x[base + nest.reduced.offset(round)..][..nest.inner];
+            let mut total = self.start;
+            states.fill(self.start);
+            for round in 0..rounds {
+                let row = base + nest.reduced.offset(round);
+                for at in (0..nest.inner).step_by(CHUNK) {
+                    let values = &mut chunk[..CHUNK.min(nest.inner - at)];
+                    (source.load)(row + at, values);
+                    vectorize(
+                        #[inline(always)]
+                        || {
+                            if nest.inner_is_reduced {
+                                total = (self.join)(total, self.row(values));
+                            } else {
+                                for (state, x) in states[at..].iter_mut().zip(values.iter()) {
+                                    *state = (self.step)(*state, *x);
+                                }
+                            }
+                        },
+                    );
+                }
+            }
             if nest.inner_is_reduced {
-                let total = (0..rounds).fold(self.start, |total, round| (self.join)(total, self.row(row(round))));
                 done(kept, total);
             } else {
-                states.fill(self.start);
-                for round in 0..rounds {
-                    for (state, x) in states.iter_mut().zip(row(round)) {
-                        *state = (self.step)(*state, x.widen());
-                    }
-                }
-                for (k, state) in states.iter().enumerate() {
-                    done(kept * nest.inner + k, *state);
-                }
+                states.iter().enumerate().for_each(|(k, state)| done(kept * nest.inner + k, *state));
             }
         }
     }
 
     /// One contiguous row, in 16 running results.
     #[inline(always)]
-    fn row<T: Number>(&self, x: &[T]) -> S
+    fn row<W: Arith>(&self, x: &[W]) -> S
     where
-        S: Copy,
-        F: Fn(S, T::Acc) -> S,
+        F: Fn(S, W) -> S,
         J: Fn(S, S) -> S,
     {
         const LANES: usize = 16;
         let chunks = x.chunks_exact(LANES);
-        let mut total = chunks.remainder().iter().fold(self.start, |state, x| (self.step)(state, x.widen()));
+        let mut total = chunks.remainder().iter().fold(self.start, |state, x| (self.step)(state, *x));
         if x.len() >= LANES {
             let mut lanes = [self.start; LANES];
             for chunk in chunks {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *lane = (self.step)(*lane, x.widen());
+                    *lane = (self.step)(*lane, *x);
                 }
             }
-            total = lanes.into_iter().fold(total, &self.join);
+            for lane in lanes {
+                total = (self.join)(total, lane);
+            }
         }
         total
     }
@@ -174,70 +196,73 @@ pub fn run(spec: &Reduce, x: &Tensor<'_>, out: &mut TensorMut<'_>, scratch: &mut
 }
 
 fn reduce<T: Number>(kind: ReduceKind, nest: &Nest, x: &[T], out: &mut [T], scratch: &mut Buffer) {
-    type Wide<T> = <<T as Number>::Acc as Arith>::Wide;
-    let states = if nest.inner_is_reduced { 0 } else { nest.inner };
-    let reduced = if nest.inner_is_reduced { nest.inner } else { 1 } * nest.reduced.count();
-    let round = |wide: Wide<T>| T::narrow(T::Acc::from_wide(wide));
-    let real = |value: f64| T::narrow(T::Acc::from_f64(value));
+    let load = |start: usize, to: &mut [<T::Acc as Arith>::Wide]| {
+        vectorize(
+            #[inline(always)]
+            || to.iter_mut().zip(&x[start..]).for_each(|(to, x)| *to = x.widen().to_wide()),
+        );
+    };
+    let source = Source { nest, load: &load };
+    // The neutral elements of the extrema are those of the narrow type.
+    let bounds = [T::Acc::LOWEST.to_wide(), T::Acc::HIGHEST.to_wide()];
+    let mut done = |k: usize, result: Folded<_>| {
+        out[k] = T::narrow(match result {
+            Folded::Wide(wide) => T::Acc::from_wide(wide),
+            Folded::Real(value) => T::Acc::from_f64(value),
+        });
+    };
+    fold_wide(kind, &source, bounds, scratch, &mut done);
+}
+
+/// A result before it is brought to the operand's type.
+enum Folded<W> {
+    Wide(W),
+    Real(f64),
+}
+
+fn fold_wide<W: Arith>(
+    kind: ReduceKind,
+    source: &Source<'_, W>,
+    [lowest, highest]: [W; 2],
+    scratch: &mut Buffer,
+    done: &mut dyn FnMut(usize, Folded<W>),
+) {
+    use Folded::{Real, Wide};
+    let nest = source.nest;
+    let count = if nest.inner_is_reduced { 0 } else { nest.inner };
+    let reduced = (if nest.inner_is_reduced { nest.inner } else { 1 } * nest.reduced.count()) as f64;
+    if kind == ReduceKind::LogSumExp {
+        let step = |state: LogSum, x: W| state.join(LogSum { max: x.to_f64(), sum: 1.0 });
+        let fold = Fold { start: LogSum::EMPTY, step, join: LogSum::join };
+        return fold.run(source, scratch.take(count), |k, state| done(k, Real(state.value())));
+    }
+    let states = scratch.take::<W>(count);
+    let (zero, join) = (W::ZERO, W::add);
+    let square = |sum: W, x: W| sum.add(x.mul(x));
     match kind {
-        ReduceKind::Max | ReduceKind::Min => {
-            let states = scratch.take::<T::Acc>(states);
-            vectorize(
-                #[inline(always)]
-                || {
-                    let done = |k: usize, state| out[k] = T::narrow(state);
-                    if kind == ReduceKind::Max {
-                        let fold = Fold { start: T::Acc::LOWEST, step: T::Acc::larger, join: T::Acc::larger };
-                        fold.run(nest, x, states, done);
-                    } else {
-                        let fold = Fold { start: T::Acc::HIGHEST, step: T::Acc::smaller, join: T::Acc::smaller };
-                        fold.run(nest, x, states, done);
-                    }
-                },
-            );
+        ReduceKind::Max => {
+            Fold { start: lowest, step: W::larger, join: W::larger }.run(source, states, |k, s| done(k, Wide(s)))
         }
-        ReduceKind::LogSumExp => {
-            let step = |state: LogSum, x: T::Acc| state.join(LogSum { max: x.to_f64(), sum: 1.0 });
-            let fold = Fold { start: LogSum::EMPTY, step, join: LogSum::join };
-            fold.run(nest, x, scratch.take(states), |k, state| out[k] = real(state.value()));
+        ReduceKind::Min => {
+            Fold { start: highest, step: W::smaller, join: W::smaller }.run(source, states, |k, s| done(k, Wide(s)))
         }
-        ReduceKind::Sum
-        | ReduceKind::Mean
-        | ReduceKind::Prod
-        | ReduceKind::L1
-        | ReduceKind::L2
-        | ReduceKind::SumSquare
-        | ReduceKind::LogSum => {
-            let states = scratch.take::<Wide<T>>(states);
-            let (zero, one) = (Wide::<T>::ZERO, Wide::<T>::ONE);
-            let join = Wide::<T>::add;
-            let add = |sum: Wide<T>, x: T::Acc| sum.add(x.to_wide());
-            let add_abs = |sum: Wide<T>, x: T::Acc| sum.add(x.abs().to_wide());
-            let add_square = |sum: Wide<T>, x: T::Acc| sum.add(x.to_wide().mul(x.to_wide()));
-            vectorize(
-                #[inline(always)]
-                || match kind {
-                    ReduceKind::Sum => {
-                        Fold { start: zero, step: add, join }.run(nest, x, states, |k, s| out[k] = round(s));
-                    }
-                    ReduceKind::Mean => Fold { start: zero, step: add, join }
-                        .run(nest, x, states, |k, s| out[k] = real(s.to_f64() / reduced as f64)),
-                    ReduceKind::L1 => {
-                        Fold { start: zero, step: add_abs, join }.run(nest, x, states, |k, s| out[k] = round(s));
-                    }
-                    ReduceKind::L2 => Fold { start: zero, step: add_square, join }
-                        .run(nest, x, states, |k, s| out[k] = real(s.to_f64().sqrt())),
-                    ReduceKind::SumSquare => {
-                        Fold { start: zero, step: add_square, join }.run(nest, x, states, |k, s| out[k] = round(s));
-                    }
-                    ReduceKind::LogSum => Fold { start: zero, step: add, join }
-                        .run(nest, x, states, |k, s| out[k] = real(s.to_f64().ln())),
-                    ReduceKind::Prod | ReduceKind::Max | ReduceKind::Min | ReduceKind::LogSumExp => {
-                        let step = |product: Wide<T>, x: T::Acc| product.mul(x.to_wide());
-                        Fold { start: one, step, join: Wide::<T>::mul }.run(nest, x, states, |k, s| out[k] = round(s));
-                    }
-                },
-            );
+        ReduceKind::Sum => Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Wide(s))),
+        ReduceKind::Mean => {
+            Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Real(s.to_f64() / reduced)))
+        }
+        ReduceKind::LogSum => {
+            Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Real(s.to_f64().ln())))
+        }
+        ReduceKind::L1 => {
+            Fold { start: zero, step: |sum: W, x: W| sum.add(x.abs()), join }
+                .run(source, states, |k, s| done(k, Wide(s)))
+        }
+        ReduceKind::L2 => {
+            Fold { start: zero, step: square, join }.run(source, states, |k, s| done(k, Real(s.to_f64().sqrt())))
+        }
+        ReduceKind::SumSquare => Fold { start: zero, step: square, join }.run(source, states, |k, s| done(k, Wide(s))),
+        ReduceKind::Prod | ReduceKind::LogSumExp => {
+            Fold { start: W::ONE, step: W::mul, join: W::mul }.run(source, states, |k, s| done(k, Wide(s)))
         }
     }
 }

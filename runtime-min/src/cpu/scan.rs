@@ -1,7 +1,7 @@
 //! Operations along one axis in order: running sums (ONNX `CumSum`), the largest elements (ONNX `TopK`), and ranges.
 
-use crate::cpu::element::{Arith, Number, number};
-use crate::cpu::memory::{Buffer, Tensor, TensorMut};
+use crate::cpu::element::{Arith, Kind, Number, number};
+use crate::cpu::memory::{Buffer, Plain, Tensor, TensorMut};
 use crate::dtype::DType;
 
 /// Which elements a running sum takes in, and from which end.
@@ -56,7 +56,7 @@ pub fn top_k(axis: usize, end: End, x: &Tensor<'_>, outputs: &mut [Option<Tensor
     if dims.count() == 0 {
         return;
     }
-    let order = scratch.take::<u64>(extent);
+    let order = scratch.take::<Ranked>(extent);
     number!(x.dtype, T => {
         let x = x.data::<T>();
         let mut values = values.as_mut().map(|tensor| tensor.data::<T>());
@@ -64,31 +64,57 @@ pub fn top_k(axis: usize, end: End, x: &Tensor<'_>, outputs: &mut [Option<Tensor
         for line in 0..outer * inner {
             let (block, column) = (line / inner, line % inner);
             let x = &x[block * extent * inner..][..extent * inner];
-            let at = |k: u64| x[k as usize * inner + column].widen();
-            order.iter_mut().enumerate().for_each(|(k, index)| *index = k as u64);
-            let compare = |a: &u64, b: &u64| {
-                let order = ascending(at(*a), at(*b));
-                if end == End::Largest { order.reverse() } else { order }.then(a.cmp(b))
-            };
-            if count < extent {
-                order.select_nth_unstable_by(count, compare);
+            for (k, ranked) in order.iter_mut().enumerate() {
+                let rank = rank(x[k * inner + column].widen());
+                *ranked = Ranked { rank: if end == End::Largest { !rank } else { rank }, index: k as u64 };
             }
-            order[..count].sort_unstable_by(compare);
-            for (k, &index) in order[..count].iter().enumerate() {
+            bring_forward(order, count);
+            for (k, ranked) in order[..count].iter().enumerate() {
                 let to = (block * count + k) * inner + column;
                 if let Some(values) = &mut values {
-                    values[to] = x[index as usize * inner + column];
+                    values[to] = x[ranked.index as usize * inner + column];
                 }
                 if let Some(indices) = &mut indices {
-                    indices[to] = index as i64;
+                    indices[to] = ranked.index as i64;
                 }
             }
         }
     });
 }
 
-fn ascending<A: Arith>(a: A, b: A) -> core::cmp::Ordering {
-    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+/// An element's place in the order, and its index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+struct Ranked {
+    rank: u64,
+    index: u64,
+}
+
+// SAFETY: two integers.
+unsafe impl Plain for Ranked {}
+
+/// Sorts the first `count` in order to the front.
+fn bring_forward(order: &mut [Ranked], count: usize) {
+    if count < order.len() {
+        order.select_nth_unstable(count);
+    }
+    order[..count].sort_unstable();
+}
+
+/// A number that orders values as they are ordered: zeros of both signs are equal, NaN is above all.
+fn rank<A: Arith>(value: A) -> u64 {
+    const TOP: u64 = 1 << 63;
+    if value.is_nan() {
+        return u64::MAX;
+    }
+    match A::KIND {
+        Kind::Float => {
+            let bits = (value.to_f64() + 0.0).to_bits();
+            if bits & TOP == 0 { bits | TOP } else { !bits }
+        }
+        Kind::Signed => value.to_bits_wide() ^ TOP,
+        Kind::Unsigned => value.to_bits_wide(),
+    }
 }
 
 /// `out[i] = start + i * delta`, rounded once.

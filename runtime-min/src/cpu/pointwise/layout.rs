@@ -63,7 +63,7 @@ impl Layout {
 
     /// Whether every range of `len` elements that begins at a multiple of `len` reads the same elements.
     pub fn repeats_every(&self, len: usize) -> bool {
-        self.is_uniform() || self.period().is_some_and(|period| len % period == 0)
+        self.is_uniform() || self.period().is_some_and(|period| len.is_multiple_of(period))
     }
 
     /// The operand's element that element `index` of the result reads.

@@ -161,6 +161,7 @@ pub fn softplus_f64(x: f64) -> f64 {
 
 /// [`erf`] in double precision: rational approximations on three intervals, from W. J. Cody, "Rational Chebyshev
 /// Approximations for the Error Function", Mathematics of Computation 23 (1969), pp. 631-637.
+#[allow(clippy::excessive_precision, reason = "the coefficients as published")]
 pub fn erf_f64(x: f64) -> f64 {
     let a = x.abs();
     if a.is_nan() {
