@@ -104,7 +104,8 @@ fn expression(instr: &Instr) -> String {
     }
 }
 
-fn function(op: ScalarOp) -> &'static str {
+/// The name of a step in `math.cuh`.
+pub fn function(op: ScalarOp) -> &'static str {
     match op {
         ScalarOp::Identity => "identity",
         ScalarOp::Neg => "neg",
