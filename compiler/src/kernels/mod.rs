@@ -60,7 +60,8 @@ impl KernelSet {
         }
     }
 
-    fn named(sources: BTreeSet<&Source>) -> KernelSet {
+    /// The kernels of some sources.
+    pub fn named(sources: BTreeSet<&Source>) -> KernelSet {
         let mut named: BTreeMap<String, &Source> = BTreeMap::new();
         for source in sources {
             named.insert(name(source, |name| !named.contains_key(name)), source);
