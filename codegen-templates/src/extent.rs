@@ -104,11 +104,8 @@ impl Expr {
         let mut rest = Expr::constant(0);
         for (product, &coefficient) in &self.terms {
             // The constant part keeps its remainder in 0..divisor, so that equal formulas look equal.
-            let quotient = if product.is_empty() || coefficient % divisor == 0 {
-                floor_div(coefficient, divisor)
-            } else {
-                0
-            };
+            let quotient =
+                if product.is_empty() || coefficient % divisor == 0 { floor_div(coefficient, divisor) } else { 0 };
             whole.add_term(product.clone(), quotient);
             rest.add_term(product.clone(), coefficient - quotient * divisor);
         }
@@ -129,16 +126,18 @@ impl Expr {
         let mut others = self.terms.iter().filter(|(product, _)| !product.is_empty());
         let (product, &coefficient) = others.next()?;
         match (others.next(), coefficient, product.as_slice()) {
-            (None, 1, [Atom::FloorDiv(x, a)]) => {
-                a.as_const().filter(|&a| a > 0).map(|a| (x.as_ref(), a, constant))
-            }
+            (None, 1, [Atom::FloorDiv(x, a)]) => a.as_const().filter(|&a| a > 0).map(|a| (x.as_ref(), a, constant)),
             _ => None,
         }
     }
 
     /// `self / other` rounded up.
     pub fn ceil_div(&self, other: &Expr) -> Expr {
-        -(-self.clone()).floor_div(other)
+        match other.as_const() {
+            // The form that windows and strides have.
+            Some(divisor) if divisor > 0 => (self.clone() + Expr::constant(divisor - 1)).floor_div(other),
+            Some(_) | None => -(-self.clone()).floor_div(other),
+        }
     }
 
     /// `self / other` where the division leaves no rest as polynomials; `None` if it does.
@@ -152,10 +151,10 @@ impl Expr {
                 return Some(quotient);
             };
             let product = divide_product(product, lead)?;
-            if coefficient % lead_coefficient != 0 {
+            if coefficient.checked_rem(lead_coefficient) != Some(0) {
                 return None;
             }
-            let factor = Expr { terms: BTreeMap::from([(product, coefficient / lead_coefficient)]) };
+            let factor = Expr { terms: BTreeMap::from([(product, coefficient.checked_div(lead_coefficient)?)]) };
             rest = rest - factor.clone() * other.clone();
             quotient = quotient + factor;
         }
@@ -302,12 +301,13 @@ impl Atom {
             Atom::FloorDiv(a, b) => {
                 let (a, b) = (a.range(symbol), b.range(symbol));
                 let corners = [(a.0, b.0), (a.0, b.1), (a.1, b.0), (a.1, b.1)].map(|(a, b)| floor_div(a, b));
+                let (low, high) = (corners.into_iter().min().unwrap_or(0), corners.into_iter().max().unwrap_or(0));
+                if b.0 > 0 || b.1 < 0 {
+                    return (low, high);
+                }
                 // A divisor range that crosses zero reaches every quotient up to |a|.
-                let reach = if b.0 <= 0 && b.1 >= 0 { a.0.saturating_abs().max(a.1.saturating_abs()) } else { 0 };
-                (
-                    corners.into_iter().min().unwrap_or(0).min(-reach),
-                    corners.into_iter().max().unwrap_or(0).max(reach),
-                )
+                let reach = a.0.saturating_abs().max(a.1.saturating_abs());
+                (low.min(-reach), high.max(reach))
             }
             Atom::Min(a, b) => {
                 let (a, b) = (a.range(symbol), b.range(symbol));
@@ -611,6 +611,20 @@ mod tests {
                 assert!((low..=high).contains(&value));
             }
         }
+    }
+
+    #[test]
+    fn a_quotient_is_bounded_as_its_corners_are() {
+        let range = |text: &str| parse(text).range(&|_| (288, 576));
+        assert_eq!(range("floor(h + 320, 512)"), (1, 1));
+        assert_eq!(range("floor(-h, 100)"), (-6, -3));
+        assert_eq!(parse("floor(7, h - 2)").range(&|_| (1, 4)), (-7, 7));
+    }
+
+    #[test]
+    fn a_quotient_of_positive_numbers_keeps_its_lower_bound() {
+        assert_eq!(parse("floor(i + 64, 128)").range(&|_| (288, 576)), (2, 5));
+        assert!(parse("a").exact_div(&parse("-9223372036854775807*a - a")).is_none());
     }
 
     #[test]

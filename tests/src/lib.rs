@@ -1,1 +1,24 @@
 //! Helpers that the integration tests share.
+
+use std::path::{Path, PathBuf};
+
+/// The checkout's root. Read when the test runs, so that test binaries can be carried to another machine.
+pub fn root() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("tests"), PathBuf::from);
+    manifest.parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// The `lapidary` command: `$LAPIDARY_BIN`, or the one that cargo built beside this test.
+///
+/// # Panics
+/// If it is not built: `cargo test --workspace` builds it, `cargo test -p lapidary-tests` alone does not.
+pub fn lapidary() -> PathBuf {
+    if let Some(path) = std::env::var_os("LAPIDARY_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test.parent().and_then(Path::parent).expect("tests are built into target/PROFILE/deps");
+    let command = profile.join(format!("lapidary{}", std::env::consts::EXE_SUFFIX));
+    assert!(command.is_file(), "{} is missing: run `cargo build -p lapidary` in the same profile", command.display());
+    command
+}

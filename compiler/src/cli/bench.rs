@@ -39,7 +39,7 @@ impl Bench {
         if self.target == Place::Reference {
             return Err(Failure::usage("the reference evaluator has no speed", "give --target cpu or cuda"));
         }
-        let model = onnx::load(&self.model.model)?;
+        let model = self.model.load()?;
         let options = engine::options(&self.model.shape);
         let inputs = random_inputs(&model, &options, |range| range.opt)?;
         let start = Instant::now();

@@ -3,7 +3,7 @@
 //! Two forms are read: `manifest.json` with `golden.npz`, and ONNX's `test_data_set_N/{input,output}_K.pb`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lapidary::diag::Place;
 use lapidary::ir::eval::Tensor;
@@ -16,7 +16,6 @@ use super::{Failure, npy};
 
 /// A folder of cases.
 pub struct CaseDir {
-    pub model: PathBuf,
     pub cases: Vec<Case>,
     pub bar: Bar,
 }
@@ -74,10 +73,9 @@ struct ManifestTensor {
 impl CaseDir {
     /// Reads the cases in `dir`. `inputs` are the names of the model's inputs, in order.
     pub fn read(dir: &Path, model: &Model) -> Result<CaseDir, Failure> {
-        let path = dir.join("model.onnx");
         let names: Vec<String> = onnx::inputs(model)?.into_iter().map(|input| input.name).collect();
         if dir.join("manifest.json").is_file() {
-            return from_manifest(dir, path, &names);
+            return from_manifest(dir, &names);
         }
         let cases = data_sets(dir, model)?;
         if cases.is_empty() {
@@ -86,7 +84,7 @@ impl CaseDir {
                 "it needs manifest.json with golden.npz, or test_data_set_0/ with input_0.pb and output_0.pb",
             ));
         }
-        Ok(CaseDir { model: path, cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } })
+        Ok(CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } })
     }
 
     /// Profiles that hold every case: from the smallest to the largest extent of each symbolic dimension.
@@ -113,7 +111,7 @@ impl CaseDir {
     }
 }
 
-fn from_manifest(dir: &Path, model: PathBuf, names: &[String]) -> Result<CaseDir, Failure> {
+fn from_manifest(dir: &Path, names: &[String]) -> Result<CaseDir, Failure> {
     let path = dir.join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
     let manifest: Manifest = serde_json::from_str(&text).map_err(|error| Failure::file(&path, error))?;
@@ -141,7 +139,7 @@ fn from_manifest(dir: &Path, model: PathBuf, names: &[String]) -> Result<CaseDir
     let bar = manifest
         .tolerance
         .map_or(Bar::OfRange(1e-4), |tolerance| Bar::Relative { l2: tolerance.rel_l2, cosine: tolerance.cosine });
-    Ok(CaseDir { model, cases, bar })
+    Ok(CaseDir { cases, bar })
 }
 
 fn data_sets(dir: &Path, model: &Model) -> Result<Vec<Case>, Failure> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use lapidary::lower::Target;
-use lapidary::{Options, onnx};
+use lapidary::Options;
 
 use super::{Failure, ModelArgs};
 
@@ -19,7 +19,7 @@ pub struct Check {
 impl Check {
     /// Reports everything that is not supported.
     pub fn run(self) -> Result<(), Failure> {
-        let model = onnx::load(&self.model.model)?;
+        let model = self.model.load()?;
         let options = Options {
             targets: self.target.clone(),
             precision: self.model.shape.precision,

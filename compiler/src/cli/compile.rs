@@ -8,7 +8,7 @@ use lapidary::ir::Graph;
 use lapidary::ir::eval::{self, Tensor};
 use lapidary::kernels::Toolchain;
 use lapidary::lower::Target;
-use lapidary::onnx::{self, Model};
+use lapidary::onnx::Model;
 use lapidary::{Compiled, Options};
 
 use super::{Failure, ModelArgs, bench, engine, progress};
@@ -54,7 +54,7 @@ impl Compile {
     pub fn run(self) -> Result<(), Failure> {
         let package = self.package()?;
         self.check_folder()?;
-        let model = onnx::load(&self.model.model)?;
+        let model = self.model.load()?;
         let options = Options {
             targets: self.target.clone(),
             precision: self.model.shape.precision,

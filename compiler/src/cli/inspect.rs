@@ -40,7 +40,7 @@ enum Stage {
 impl Inspect {
     /// Prints the product of the stage.
     pub fn run(self) -> Result<(), Failure> {
-        let model = onnx::load(&self.model.model)?;
+        let model = self.model.load()?;
         let options = engine::options(&self.model.shape);
         let graph = onnx::import(&model, &options.profiles)?;
         if self.stage == Stage::Import {

@@ -6,7 +6,7 @@ mod bench;
 mod case;
 mod check;
 mod compare;
-// mod compile;
+mod compile;
 mod engine;
 mod failure;
 mod inspect;
@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lapidary::onnx::{self, Model};
 use lapidary::passes::Precision;
 use lapidary::profiles::Profiles;
 
@@ -34,8 +35,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    // Write a model as a Rust crate.
-    // Compile(compile::Compile),
+    /// Write a model as a Rust crate.
+    Compile(compile::Compile),
     /// Run a model on inputs from .npy files.
     Run(run::Run),
     /// Run a model on test cases and compare with their expected outputs.
@@ -55,6 +56,19 @@ struct ModelArgs {
     model: PathBuf,
     #[command(flatten)]
     shape: ShapeArgs,
+    /// Replace weights in external files by seeded numbers, to plan or time a model without them.
+    #[arg(long)]
+    seeded_weights: bool,
+}
+
+impl ModelArgs {
+    fn load(&self) -> Result<Model, Failure> {
+        let mut model = onnx::load(&self.model)?;
+        if self.seeded_weights {
+            model.seed_weights();
+        }
+        Ok(model)
+    }
 }
 
 /// How a model is specialized.
@@ -82,7 +96,7 @@ impl ShapeArgs {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        // Command::Compile(command) => command.run(),
+        Command::Compile(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Bench(command) => command.run(),

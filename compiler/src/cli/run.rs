@@ -34,7 +34,7 @@ fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
 impl Run {
     /// Runs the model once and writes its outputs.
     pub fn run(self) -> Result<(), Failure> {
-        let model = onnx::load(&self.model.model)?;
+        let model = self.model.load()?;
         let ports = onnx::inputs(&model)?;
         let mut inputs = Vec::new();
         for port in &ports {

@@ -19,6 +19,7 @@ use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 #[derive(Debug, Default)]
 pub struct External {
     files: BTreeMap<String, Result<Bytes>>,
+    seeded: bool,
 }
 
 impl External {
@@ -34,7 +35,17 @@ impl External {
                 files.insert(location.to_owned(), folder.map(location));
             }
         }
-        External { files }
+        External { files, seeded: false }
+    }
+
+    /// Makes every tensor with external data a seeded stand-in; the files are not read any more.
+    pub fn seed(&mut self) {
+        self.seeded = true;
+    }
+
+    /// Whether tensors with external data are seeded stand-ins.
+    pub fn is_seeded(&self) -> bool {
+        self.seeded
     }
 
     /// The bytes of `tensor`, which has external data and needs `need` bytes; a view of the mapped file.

@@ -99,6 +99,11 @@ impl Model {
         sparse::densify(tensor, &self.external, at)
     }
 
+    /// Makes weights in external files seeded stand-ins, for planning and timing a model without them.
+    pub fn seed_weights(&mut self) {
+        self.external.seed();
+    }
+
     /// SHA-256 of the model's bytes, external data not included. Computed once, at the first call.
     pub fn sha256(&self) -> &[u8; 32] {
         self.sha256.get_or_init(|| Sha256::digest(&self.bytes).into())

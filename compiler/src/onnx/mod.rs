@@ -13,6 +13,7 @@ mod load;
 mod ops;
 #[rustfmt::skip]
 pub mod proto;
+mod seeded;
 mod sparse;
 mod tensor;
 mod wire;

@@ -11,6 +11,7 @@ use lapidary_runtime::DType;
 use super::external::{External, is_external};
 use super::proto::TensorProto;
 use super::proto::tensor_proto::DataType;
+use super::seeded;
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 
 /// Dimensions a tensor may have; numpy's limit, and eight times what real models use.
@@ -36,6 +37,9 @@ impl TensorRef {
     }
 }
 
+/// The largest stand-in for a weight that is not at hand, so that absurd dimensions cannot fill the memory.
+const MAX_SEEDED: usize = 1 << 31;
+
 /// Decodes `tensor`; `at` is where a diagnostic says it is.
 ///
 /// # Errors
@@ -51,6 +55,7 @@ pub fn decode(tensor: &TensorProto, external: &External, at: &Place) -> Result<T
     }
     let need = dtype.bytes(elements);
     let data = match stored(tensor, dtype, at)? {
+        Source::External if external.is_seeded() && need <= MAX_SEEDED => seeded::elements(tensor.name(), dtype, &dims),
         Source::External => external.data(tensor, need, at)?,
         Source::Raw(raw) => raw,
         Source::Typed => typed(tensor, dtype, at)?,

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Instr, ScalarOp};
+use lapidary_runtime::op::ScalarOp;
 use lapidary_templates::Program;
 
 use crate::ir::eval::{self, Tensor};
@@ -116,12 +116,4 @@ fn sole_result(graph: &Graph, id: NodeId) -> Option<ValueId> {
     let mut used = graph.node(id).outputs.iter().flatten().filter(|value| !graph.uses(**value).is_empty());
     let first = graph.node(id).outputs.first().copied().flatten()?;
     (used.next() == Some(&first) && used.next().is_none()).then_some(first)
-}
-
-/// The instruction of a program of one step, for rules that look for one.
-pub fn single_step(program: &Program) -> Option<&Instr> {
-    match (program.steps.as_slice(), program.outputs.as_slice()) {
-        ([step], [lapidary_runtime::op::Arg::Step(0)]) => Some(step),
-        _ => None,
-    }
 }
