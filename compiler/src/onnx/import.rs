@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::MAX_RANK;
 
 use super::attrs::Attrs;
@@ -71,6 +72,7 @@ struct Importer<'m> {
 }
 
 /// A graph under construction.
+#[derive(Clone)]
 struct Frame {
     graph: Graph,
     /// Values of the next outer graph, and the input or constant they are here.
@@ -496,6 +498,21 @@ pub struct Captured {
     captures: Vec<ValueId>,
 }
 
+impl Captured {
+    /// Whether the results of two regions agree in everything but extents.
+    pub fn same_kind(&self, other: &Captured) -> bool {
+        let kinds = |captured: &Captured| -> Vec<(DType, usize)> {
+            let graph = &captured.graph;
+            let types = graph.outputs().iter().map(|(_, value)| graph.ty(*value));
+            types.map(|ty| (ty.dtype, ty.dims.len())).collect()
+        };
+        kinds(self) == kinds(other)
+    }
+}
+
+/// The graphs as they were at some point of an import.
+pub struct Snapshot(Vec<Frame>);
+
 impl<'m> Regions<'_, 'm> {
     /// Composes operations beside the node.
     pub fn builder(&mut self) -> Builder<'_> {
@@ -566,6 +583,17 @@ impl<'m> Regions<'_, 'm> {
         }
         graph.symbols.clear();
         Ok(Captured { graph, captures: inputs })
+    }
+
+    /// The graphs as they are, for [`Self::restore`].
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.importer.graphs.clone())
+    }
+
+    /// Takes back what was added to the graphs since a snapshot: regions that turned out not to be needed, and what
+    /// they captured.
+    pub fn restore(&mut self, snapshot: Snapshot) {
+        self.importer.graphs = snapshot.0;
     }
 
     /// An `If` of two regions. Both get the captures of both, in one order.

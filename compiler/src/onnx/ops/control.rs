@@ -4,11 +4,11 @@
 //! round by round. Otherwise an `If` becomes an operation with two regions, and a loop is not supported.
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::Scalar;
+use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
 
 use super::constants::constant_value;
 use super::{Fault, Import, Imported, MANY, OpDef};
-use crate::ir::{Expr, ValueId};
+use crate::ir::{Builder, Expr, Op, ValueId};
 use crate::onnx::import::Regions;
 use crate::onnx::proto::GraphProto;
 
@@ -40,11 +40,69 @@ fn branch(r: &mut Regions<'_, '_>) -> Imported {
     match known_int(r, condition) {
         Some(0) => r.inline(else_branch, &[]),
         Some(_) => r.inline(then_branch, &[]),
-        None => {
-            // Both are imported before either fails, so that both are reported.
-            let (then_region, else_region) = (r.region(then_branch), r.region(else_branch));
-            r.branch(condition, then_region?, else_region?)
+        None => undecided(r, condition, then_branch, else_branch),
+    }
+}
+
+fn undecided<'m>(
+    r: &mut Regions<'_, 'm>,
+    condition: ValueId,
+    then_branch: &'m GraphProto,
+    else_branch: &'m GraphProto,
+) -> Imported {
+    let on_shapes = compared_extents(&r.builder(), condition).map(|compared| (compared, r.snapshot()));
+    // Both are imported before either fails, so that both are reported.
+    let (then_region, else_region) = (r.region(then_branch), r.region(else_branch));
+    let (then_region, else_region) = (then_region?, else_region?);
+    match on_shapes {
+        Some((compared, before)) if !then_region.same_kind(&else_region) => {
+            r.restore(before);
+            r.builder().require_equal(&compared.left, &compared.right)?;
+            r.inline(if compared.then_if_equal { then_branch } else { else_branch }, &[])
         }
+        Some(_) | None => r.branch(condition, then_region, else_region),
+    }
+}
+
+/// A condition on shapes: two extents are equal, or they are not.
+struct Compared {
+    left: Expr,
+    right: Expr,
+    then_if_equal: bool,
+}
+
+/// What a condition compares, where that is extents which the profiles leave open. Exporters write `squeeze` of an axis
+/// as a branch on its extent being 1; as the rank of the result would depend on the shape, the model can only be
+/// compiled for one of the two, and equality is what can be checked when shapes are set.
+fn compared_extents(b: &Builder<'_>, condition: ValueId) -> Option<Compared> {
+    let (mut value, mut then_if_equal) = (condition, true);
+    loop {
+        let node = b.graph().node(b.graph().producer(value)?);
+        if let Op::Reshape(_) = node.op {
+            value = node.inputs.first().copied().flatten()?;
+            continue;
+        }
+        let Op::Pointwise(program) = &node.op else { return None };
+        let [step] = program.steps.as_slice() else { return None };
+        let operand = |arg: Arg| match arg {
+            Arg::Input(k) => node.inputs.get(usize::from(k)).copied().flatten(),
+            Arg::Step(_) | Arg::Imm(_) => None,
+        };
+        let extent = |arg: Arg| match (arg, operand(arg)) {
+            (Arg::Imm(scalar), _) => Some(Expr::constant(scalar.as_i64())),
+            (Arg::Input(_) | Arg::Step(_), value) => match b.known(value?)? {
+                [extent] => Some(extent.clone()),
+                _ => None,
+            },
+        };
+        if step.op == ScalarOp::Equal {
+            return Some(Compared { left: extent(step.args[0])?, right: extent(step.args[1])?, then_if_equal });
+        }
+        if step.op != ScalarOp::Not {
+            return None;
+        }
+        then_if_equal = !then_if_equal;
+        value = operand(step.args[0])?;
     }
 }
 
@@ -70,8 +128,10 @@ fn repeat(r: &mut Regions<'_, '_>) -> Imported {
         None => None,
         Some(limit) => {
             let rounds = known_int(r, limit).ok_or_else(|| open_ended("the number of rounds depends on the data"))?;
-            if rounds > MAX_ROUNDS && r.optional(1).is_none() {
-                return Err(open_ended(format!("{rounds} rounds are more than the {MAX_ROUNDS} that are unrolled")));
+            if rounds > MAX_ROUNDS {
+                return Err(open_ended(format!(
+                    "up to {rounds} rounds are more than the {MAX_ROUNDS} that are unrolled"
+                )));
             }
             Some(rounds)
         }
