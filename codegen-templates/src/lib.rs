@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod extent;
 pub mod families;
 pub mod headers;
+pub mod package;
 pub mod print;
 pub mod problem;
 pub mod program;

@@ -18,6 +18,8 @@ mod weights;
 pub mod cpu;
 #[cfg(feature = "literal")]
 pub mod literal;
+#[cfg(feature = "literal")]
+pub mod sources;
 
 pub use dtype::{BF16, DType, Element, F16};
 pub use error::Error;

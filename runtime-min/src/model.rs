@@ -63,6 +63,18 @@ impl<'a> Model<'a> {
         Ok(Model { tables, engine })
     }
 
+    /// Loads the one of several plans, each for another GPU architecture, that fits the device of `options` best.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] if none fits, else as [`Model::load`].
+    pub fn load_best(
+        plans: &[&'a PlanTables<'a>],
+        weights: Weights<'a>,
+        options: Options,
+    ) -> Result<Model<'a>, Error> {
+        Model::load(crate::cuda::best_plan(plans, options.device)?, weights, options)
+    }
+
     /// The plan.
     pub fn tables(&self) -> &'a PlanTables<'a> {
         self.tables

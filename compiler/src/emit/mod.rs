@@ -5,11 +5,68 @@
 //! the same bytes, and no path, clock or machine is in them. Not here: compiling kernels ([`crate::kernels`]), writing
 //! files (the CLI and `lapidary-build` do).
 
+mod api;
+mod interface;
+mod layout;
+mod names;
+mod sources;
+mod tables;
+mod text;
+mod usage;
+
 use std::collections::BTreeMap;
 
 use lapidary_runtime::DType;
 
 use crate::TargetPlan;
+use crate::lower::Target;
+use interface::Interface;
+use text::Page;
+
+/// Prints a crate.
+pub fn emit(emission: &Emission<'_>) -> CrateFiles {
+    let Some(first) = emission.targets.first() else { crate::bug!("a crate without a target") };
+    let plan = &first.plan.plan;
+    for target in emission.targets {
+        let other = &target.plan.plan;
+        if (&other.weights, other.weight_bytes) != (&plan.weights, plan.weight_bytes) {
+            crate::bug!(
+                "the targets {} and {} lay out their weights differently",
+                first.plan.target,
+                target.plan.target
+            );
+        }
+    }
+    let interface = Interface::of(emission.package, &plan.chosen.program);
+    let arenas = emission.targets.iter().flat_map(|target| &target.plan.plan.arenas);
+    let page = Page {
+        emission,
+        interface: &interface,
+        weight_bytes: plan.weight_bytes,
+        arena_bytes: arenas.map(|arena| arena.bytes).max().unwrap_or(0),
+    };
+    let mut files = CrateFiles::new();
+    texts(&page, &mut files);
+    for target in emission.targets {
+        put(&mut files, &format!("src/plan/{}.rs", target.plan.target), tables::module(target));
+        sources::kernels(target, &mut files);
+    }
+    files.insert("weights.bin".to_owned(), plan.weight_file());
+    if let Some(golden) = emission.golden {
+        let inputs = interface.inputs.iter().map(text::input_file).zip(&golden.inputs);
+        let outputs = interface.outputs.iter().map(text::output_file).zip(&golden.outputs);
+        for (name, array) in inputs.chain(outputs) {
+            files.insert(format!("tests/golden/{name}"), array.bytes.clone());
+        }
+    }
+    if emission.runtime == Runtime::Vendored {
+        put(&mut files, "vendor/lapidary-runtime/Cargo.toml", page.vendor_manifest());
+        for (path, text) in lapidary_runtime::sources::FILES {
+            put(&mut files, &format!("vendor/lapidary-runtime/{path}"), (*text).to_owned());
+        }
+    }
+    files
+}
 
 /// What a crate is made from.
 pub struct Emission<'a> {
@@ -79,3 +136,27 @@ pub struct Array {
 
 /// The files of a crate: path, with `/` between folders, to bytes.
 pub type CrateFiles = BTreeMap<String, Vec<u8>>;
+
+fn texts(page: &Page<'_>, files: &mut CrateFiles) {
+    let targets: Vec<Target> = page.emission.targets.iter().map(|target| target.plan.target).collect();
+    let facts = api::Facts {
+        targets: &targets,
+        file: &page.emission.model.file,
+        arena_bytes: page.arena_bytes,
+        weight_bytes: page.weight_bytes,
+        example: usage::example(page.interface, page.embeds()),
+    };
+    put(files, "Cargo.toml", page.manifest());
+    put(files, "README.md", page.readme());
+    put(files, "src/lib.rs", api::lib(page.interface, &facts));
+    put(files, "src/plan.rs", page.plan());
+    put(files, "examples/run.rs", page.example());
+    put(files, "tests/smoke.rs", page.smoke());
+    if page.has_sources() {
+        put(files, "build.rs", page.build());
+    }
+}
+
+fn put(files: &mut CrateFiles, path: &str, text: String) {
+    files.insert(path.to_owned(), text.into_bytes());
+}

@@ -149,15 +149,37 @@ fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Fun
     Ok(functions)
 }
 
-/// The images that run best on compute capability `sm`: its own machine code with its own features, then machine code
-/// of the same major version, then PTX; within a kind, the newest that still runs.
+/// The plan among `plans` whose images run best on device `ordinal`.
+///
+/// # Errors
+/// [`Error::NoImage`] if no plan has images for it, else what the driver says.
+pub fn best_plan<'a>(plans: &[&'a PlanTables<'a>], ordinal: u32) -> Result<&'a PlanTables<'a>, Error> {
+    let device = Device::open(ordinal).map_err(during("opening the device"))?;
+    let facts = device.facts();
+    let (major, minor) = facts.compute_capability;
+    let sm = major * 10 + minor;
+    let fit = |plan: &&PlanTables<'_>| choose(plan.images, sm).and_then(|images| rank(images.arch, sm));
+    let best = plans.iter().copied().filter(|plan| fit(plan).is_some()).max_by_key(fit);
+    best.ok_or_else(|| Error::NoImage {
+        device: facts.name.clone(),
+        sm,
+        available: plans.iter().flat_map(|plan| plan.images).map(|images| images.arch).collect(),
+    })
+}
+
+/// The images that run best on compute capability `sm`.
 fn choose<'t, 'a>(images: &'t [Images<'a>], sm: u32) -> Option<&'t Images<'a>> {
-    let rank = |arch: Arch| match arch.kind {
+    images.iter().filter(|images| rank(images.arch, sm).is_some()).max_by_key(|images| rank(images.arch, sm))
+}
+
+/// How well code for `arch` fits compute capability `sm`: its own machine code with its own features, then machine code
+/// of the same major version, then PTX; within a kind, the newest that still runs. `None` if it does not run.
+fn rank(arch: Arch, sm: u32) -> Option<(u32, u32)> {
+    match arch.kind {
         ArchKind::CubinExact => (arch.sm == sm).then_some((2, arch.sm)),
         ArchKind::Cubin => (arch.sm / 10 == sm / 10 && arch.sm <= sm).then_some((1, arch.sm)),
         ArchKind::Ptx => (arch.sm <= sm).then_some((0, arch.sm)),
-    };
-    images.iter().filter(|images| rank(images.arch).is_some()).max_by_key(|images| rank(images.arch))
+    }
 }
 
 /// Names what was under way when the driver reported an error.

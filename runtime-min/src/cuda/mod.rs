@@ -25,7 +25,7 @@ mod tests;
 
 pub use device::{Device, DeviceFacts};
 pub use driver::{Driver, OLDEST_DRIVER};
-pub use engine::Engine;
+pub use engine::{Engine, best_plan};
 pub use error::DriverError;
 pub use exec::Exec;
 pub use ffi::{CuContext, CuDevicePtr, CuEvent, CuStream};
