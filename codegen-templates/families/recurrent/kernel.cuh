@@ -118,8 +118,11 @@ struct Layer {
   LAPIDARY_FN S activation(S x) const {
     if constexpr (Policy::HAS_CLIP) x = math::min(math::max(x, static_cast<S>(-p.clip)), static_cast<S>(p.clip));
     constexpr int OTHER = Policy::DIRECTION == Direction::BIDIRECTIONAL ? SLOT + 3 : SLOT;
-    if (dir == 0) return activate<Policy::activations[SLOT], S>(x, Policy::alphas[SLOT], Policy::betas[SLOT]);
-    return activate<Policy::activations[OTHER], S>(x, Policy::alphas[OTHER], Policy::betas[OTHER]);
+    // As constants: nvcc keeps no host array for the device to read.
+    constexpr float alpha = Policy::alphas[SLOT], beta = Policy::betas[SLOT];
+    constexpr float other_alpha = Policy::alphas[OTHER], other_beta = Policy::betas[OTHER];
+    if (dir == 0) return activate<Policy::activations[SLOT], S>(x, alpha, beta);
+    return activate<Policy::activations[OTHER], S>(x, other_alpha, other_beta);
   }
   LAPIDARY_FN S peephole(int gate, int j) const {
     return static_cast<S>(widen<T>(static_cast<const M*>(p.peepholes)[(static_cast<i64>(dir) * 3 + gate) * hidden + j]));
