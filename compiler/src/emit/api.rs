@@ -4,13 +4,14 @@ use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
 use super::interface::{Extent, Interface, Port, SymbolType};
-use super::layout;
 use super::names::code;
+use super::{Form, layout};
 use crate::lower::Target;
 
 /// What `lib.rs` states besides the interface.
 pub struct Facts<'a> {
-    pub targets: &'a [Target],
+    pub targets: Vec<Target>,
+    pub form: Form,
     /// The file that the model was compiled from.
     pub file: &'a str,
     /// The largest arena of all targets and profiles.
@@ -37,9 +38,25 @@ fn ident(name: &str) -> Ident {
     Ident::new(name, Span::call_site())
 }
 
+/// The lines of a doc comment; prose is broken at the width of the code.
 fn doc_lines(text: &str) -> Vec<Literal> {
-    let line = |line: &str| if line.is_empty() { Literal::string("") } else { Literal::string(&format!(" {line}")) };
-    text.lines().map(line).collect()
+    const WIDTH: usize = 90;
+    let mut lines = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        in_code ^= line.starts_with("```");
+        let mut rest = line;
+        while !in_code && rest.len() > WIDTH {
+            let Some(end) = rest.char_indices().take(WIDTH).filter(|(_, c)| *c == ' ').last().map(|(at, _)| at) else {
+                break;
+            };
+            lines.push(&rest[..end]);
+            rest = &rest[end + 1..];
+        }
+        lines.push(rest);
+    }
+    let literal = |line: &str| if line.is_empty() { Literal::string("") } else { Literal::string(&format!(" {line}")) };
+    lines.into_iter().map(literal).collect()
 }
 
 /// Doc attributes, one a line.
@@ -50,10 +67,15 @@ fn docs(text: &str) -> TokenStream {
 
 fn head(interface: &Interface, facts: &Facts<'_>) -> TokenStream {
     let targets: Vec<String> = facts.targets.iter().map(|target| format!("`{target}`")).collect();
+    // A module's example would run as a test of the crate around it, which it does not know.
+    let (fence, end) = match facts.form {
+        Form::Crate => ("no_run", "\n# Ok::<(), Error>(())"),
+        Form::Module | Form::Stub => ("text", ""),
+    };
     let text = format!(
         "The model {} for {}, compiled by Lapidary.\n\n\
          [`{model}`] holds the weights and is shared; a [`Session`] holds the activations and runs one request at a \
-         time.\n\n```no_run\n{}\n# Ok::<(), Error>(())\n```",
+         time.\n\n```{fence}\n{}{end}\n```",
         code(facts.file),
         targets.join(", "),
         facts.example.trim_end(),
@@ -61,7 +83,7 @@ fn head(interface: &Interface, facts: &Facts<'_>) -> TokenStream {
     );
     let lines = doc_lines(&text);
     let ports = || interface.inputs.iter().chain(&interface.outputs);
-    let mut reexported = vec!["C", "Dimension", "Dyn", "Error", "LaunchMode", "Shape", "View"];
+    let mut reexported = vec!["C", "Dimension", "Dyn", "Element", "Error", "LaunchMode", "Shape", "View"];
     reexported.extend(["F16", "BF16"].into_iter().filter(|float| ports().any(|port| port.element() == Some(float))));
     if ports().any(|port| port.element().is_none()) {
         reexported.extend(["InputRef", "OutputRef"]);
@@ -81,9 +103,9 @@ fn head(interface: &Interface, facts: &Facts<'_>) -> TokenStream {
 
         use std::path::PathBuf;
 
-        use lapidary_runtime::{Options, Weights};
-        pub use lapidary_runtime::{#(#reexported),*};
         #tables
+        pub use lapidary_runtime::{#(#reexported),*};
+        use lapidary_runtime::{Model, Options, Weights};
     }
 }
 
@@ -114,7 +136,7 @@ fn model(interface: &Interface) -> TokenStream {
     quote! {
         #docs_model
         #[derive(Clone)]
-        pub struct #model(lapidary_runtime::Model<'static>);
+        pub struct #model(Model<'static>);
 
         impl #model {
             #docs_builder
@@ -147,11 +169,11 @@ fn builder(interface: &Interface, facts: &Facts<'_>) -> Vec<TokenStream> {
     let on_gpu = || match cuda.as_slice() {
         [target] => {
             let module = ident(&target.to_string());
-            quote!(lapidary_runtime::Model::load(&plan::#module::PLAN, weights, self.options))
+            quote!(Model::load(&plan::#module::PLAN, weights, self.options))
         }
-        _ => quote!(lapidary_runtime::Model::load_best(plan::CUDA, weights, self.options)),
+        _ => quote!(Model::load_best(plan::CUDA, weights, self.options)),
     };
-    let on_cpu = || quote!(lapidary_runtime::Model::load(&plan::cpu::PLAN, weights, self.options));
+    let on_cpu = || quote!(Model::load(&plan::cpu::PLAN, weights, self.options));
     let load = match (has_both(facts), cuda.is_empty()) {
         (true, _) => {
             let (on_cpu, on_gpu) = (on_cpu(), on_gpu());
@@ -159,6 +181,18 @@ fn builder(interface: &Interface, facts: &Facts<'_>) -> Vec<TokenStream> {
         }
         (false, true) => on_cpu(),
         (false, false) => on_gpu(),
+    };
+    let name = &interface.krate;
+    let body = match facts.form {
+        Form::Crate | Form::Module => quote! {
+            let weights = match &self.weights {
+                Some(path) => Weights::open(path)?,
+                None => plan::weights(),
+            };
+            let loaded = #load?;
+            Ok(#model(loaded))
+        },
+        Form::Stub => quote!(Err(Error::Stub { model: #name.to_owned() })),
     };
     let field = has_both(facts).then(|| quote!(target: Option<Target>,));
     let docs_target = docs("What the model runs on; [`Target::Cuda`] by default.");
@@ -206,12 +240,7 @@ fn builder(interface: &Interface, facts: &Facts<'_>) -> Vec<TokenStream> {
 
                 #docs_build
                 pub fn build(self) -> Result<#model, Error> {
-                    let weights = match &self.weights {
-                        Some(path) => Weights::open(path)?,
-                        None => plan::weights(),
-                    };
-                    let loaded = #load?;
-                    Ok(#model(loaded))
+                    #body
                 }
             }
         },

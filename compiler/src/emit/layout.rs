@@ -28,8 +28,12 @@ fn is_apart(before: &str, line: &str) -> bool {
     let (last, next) = (before.trim_start(), line.trim_start());
     let begins =
         ["///", "#[", "pub ", "impl ", "fn ", "mod ", "static ", "use "].iter().any(|word| next.starts_with(word));
-    let is_use = |line: &str| line.starts_with("use ") || line.starts_with("pub use ");
-    let ends = last == "}" || last.ends_with(';') && !(is_use(last) && is_use(next));
+    // Imports stand together, those of std apart.
+    let import = |line: &str| {
+        line.strip_prefix("pub ").unwrap_or(line).strip_prefix("use ").map(|path| path.starts_with("std::"))
+    };
+    let same_imports = import(last).is_some() && import(last) == import(next);
+    let ends = last == "}" || last.ends_with(';') && !same_imports;
     let inner_attributes_end = last.starts_with("//!") && next.starts_with("#!") || last.starts_with("#![");
     indent(before) == indent(line) && (ends && begins || inner_attributes_end && !next.is_empty())
 }
@@ -56,7 +60,7 @@ pub fn tidy(literal: &str) -> String {
 }
 
 /// The widest line of a table.
-const WIDTH: usize = 116;
+const WIDTH: usize = 140;
 
 /// Breaks a tidy literal into lines, `indent` spaces in, of which the first `used` columns are taken: what does not
 /// fit on a line gets one line a part, lists of numbers as many parts a line as fit.
@@ -65,9 +69,14 @@ pub fn wrap(literal: &str, indent: usize, used: usize) -> String {
         return literal.to_owned();
     }
     let Some((open, parts, close)) = split(literal) else { return literal.to_owned() };
+    // A call around one value stays on the value's first line.
+    if let (true, [part]) = (open.ends_with('('), parts.as_slice()) {
+        return format!("{open}{}{close}", wrap(part, indent, used + open.chars().count()));
+    }
     let inner = indent + 4;
     let pad = " ".repeat(inner);
-    let numeric = parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
+    let is_number = |part: &&str| *part == "NONE" || part.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    let numeric = parts.iter().all(is_number);
     let mut body = String::new();
     let mut column = 0;
     for part in parts {
@@ -225,7 +234,7 @@ impl A {
 
     #[test]
     fn long_literals_break_at_their_parts() {
-        let numbers: Vec<String> = (1000..1040).map(|n| n.to_string()).collect();
+        let numbers: Vec<String> = (1000..1060).map(|n| n.to_string()).collect();
         let literal = format!("Step {{ inputs: &[{}], label: \"a, {{b\" }}", numbers.join(", "));
         let text = wrap(&literal, 4, 4);
         let lines: Vec<&str> = text.lines().collect();
@@ -234,6 +243,9 @@ impl A {
         assert!(lines[2].starts_with("            1000, 1001, ") && lines[2].len() <= WIDTH);
         assert_eq!(lines[lines.len() - 3..], ["        ],", "        label: \"a, {b\",", "    }"]);
         assert_eq!(wrap("Dim::Const(1)", 4, 4), "Dim::Const(1)");
+        let call = wrap(&format!("A::B(C {{ x: \"{}\" }})", "-".repeat(WIDTH)), 0, 0);
+        assert_eq!(call.lines().next(), Some("A::B(C {"));
+        assert_eq!(call.lines().last(), Some("})"));
     }
 
     #[test]

@@ -19,39 +19,17 @@ use std::collections::BTreeMap;
 use lapidary_runtime::DType;
 
 use crate::TargetPlan;
-use crate::lower::Target;
+use crate::plan::CheckedPlan;
 use interface::Interface;
 use text::Page;
 
 /// Prints a crate.
 pub fn emit(emission: &Emission<'_>) -> CrateFiles {
-    let Some(first) = emission.targets.first() else { crate::bug!("a crate without a target") };
-    let plan = &first.plan.plan;
-    for target in emission.targets {
-        let other = &target.plan.plan;
-        if (&other.weights, other.weight_bytes) != (&plan.weights, plan.weight_bytes) {
-            crate::bug!(
-                "the targets {} and {} lay out their weights differently",
-                first.plan.target,
-                target.plan.target
-            );
-        }
-    }
-    let interface = Interface::of(emission.package, &plan.chosen.program);
-    let arenas = emission.targets.iter().flat_map(|target| &target.plan.plan.arenas);
-    let page = Page {
-        emission,
-        interface: &interface,
-        weight_bytes: plan.weight_bytes,
-        arena_bytes: arenas.map(|arena| arena.bytes).max().unwrap_or(0),
-    };
+    let interface = interface(emission);
+    let page = Page::new(emission, &interface, Form::Crate);
     let mut files = CrateFiles::new();
     texts(&page, &mut files);
-    for target in emission.targets {
-        put(&mut files, &format!("src/plan/{}.rs", target.plan.target), tables::module(target));
-        sources::kernels(target, &mut files);
-    }
-    files.insert("weights.bin".to_owned(), plan.weight_file());
+    plans(&page, &mut files);
     if let Some(golden) = emission.golden {
         let inputs = interface.inputs.iter().map(text::input_file).zip(&golden.inputs);
         let outputs = interface.outputs.iter().map(text::output_file).zip(&golden.outputs);
@@ -66,6 +44,50 @@ pub fn emit(emission: &Emission<'_>) -> CrateFiles {
         }
     }
     files
+}
+
+/// Prints the sources of a crate as a module of another crate, which has to depend on `lapidary-runtime` itself.
+/// `runtime` and `golden` of the emission are not used; `src/lib.rs` is the module's file.
+pub fn module(emission: &Emission<'_>, contents: Contents) -> Module {
+    let interface = interface(emission);
+    let mut files = CrateFiles::new();
+    let form = match contents {
+        Contents::Plans => Form::Module,
+        Contents::Stub => Form::Stub,
+    };
+    let page = Page::new(emission, &interface, form);
+    put(&mut files, "src/lib.rs", api::lib(&interface, &facts(&page)));
+    put(&mut files, "src/plan.rs", page.plan());
+    match contents {
+        Contents::Plans => plans(&page, &mut files),
+        Contents::Stub => {}
+    }
+    Module { name: interface.krate, files }
+}
+
+/// What a module holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Everything. Weights that are too large for a binary are not embedded.
+    Plans,
+    /// The types alone; loading the model is an error that says so. For checking the code around a model.
+    Stub,
+}
+
+/// The files of a module, and its name.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// A Rust identifier.
+    pub name: String,
+    pub files: CrateFiles,
+}
+
+/// What the Rust that is printed is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Crate,
+    Module,
+    Stub,
 }
 
 /// What a crate is made from.
@@ -137,24 +159,63 @@ pub struct Array {
 /// The files of a crate: path, with `/` between folders, to bytes.
 pub type CrateFiles = BTreeMap<String, Vec<u8>>;
 
-fn texts(page: &Page<'_>, files: &mut CrateFiles) {
-    let targets: Vec<Target> = page.emission.targets.iter().map(|target| target.plan.target).collect();
-    let facts = api::Facts {
-        targets: &targets,
+/// The names of an emission, whose targets must agree.
+fn interface(emission: &Emission<'_>) -> Interface {
+    let plan = first_plan(emission);
+    for target in emission.targets {
+        let other = &target.plan.plan;
+        if (&other.weights, other.weight_bytes) != (&plan.weights, plan.weight_bytes) {
+            crate::bug!("the plan for {} lays out its weights in its own way", target.plan.target);
+        }
+    }
+    Interface::of(emission.package, &plan.chosen.program)
+}
+
+fn first_plan<'e>(emission: &Emission<'e>) -> &'e CheckedPlan {
+    match emission.targets.first() {
+        Some(first) => &first.plan.plan,
+        None => crate::bug!("a crate without a target"),
+    }
+}
+
+impl<'a> Page<'a> {
+    fn new(emission: &'a Emission<'a>, interface: &'a Interface, form: Form) -> Page<'a> {
+        let arenas = emission.targets.iter().flat_map(|target| &target.plan.plan.arenas);
+        let arena_bytes = arenas.map(|arena| arena.bytes).max().unwrap_or(0);
+        Page { emission, form, interface, weight_bytes: first_plan(emission).weight_bytes, arena_bytes }
+    }
+}
+
+fn facts<'p>(page: &'p Page<'_>) -> api::Facts<'p> {
+    api::Facts {
+        targets: page.emission.targets.iter().map(|target| target.plan.target).collect(),
+        form: page.form,
         file: &page.emission.model.file,
         arena_bytes: page.arena_bytes,
         weight_bytes: page.weight_bytes,
         example: usage::example(page.interface, page.embeds()),
-    };
+    }
+}
+
+fn texts(page: &Page<'_>, files: &mut CrateFiles) {
     put(files, "Cargo.toml", page.manifest());
     put(files, "README.md", page.readme());
-    put(files, "src/lib.rs", api::lib(page.interface, &facts));
+    put(files, "src/lib.rs", api::lib(page.interface, &facts(page)));
     put(files, "src/plan.rs", page.plan());
     put(files, "examples/run.rs", page.example());
     put(files, "tests/smoke.rs", page.smoke());
     if page.has_sources() {
         put(files, "build.rs", page.build());
     }
+}
+
+/// The tables, kernels and weights.
+fn plans(page: &Page<'_>, files: &mut CrateFiles) {
+    for target in page.emission.targets {
+        put(files, &format!("src/plan/{}.rs", target.plan.target), tables::module(target));
+        sources::kernels(target, files);
+    }
+    files.insert("weights.bin".to_owned(), first_plan(page.emission).weight_file());
 }
 
 fn put(files: &mut CrateFiles, path: &str, text: String) {

@@ -12,8 +12,8 @@ const KEYWORDS: [&str; 53] = [
 ];
 
 /// Types that the emitted crate names: its own, the runtime's and the prelude's.
-const TYPES: &str = "Aligned BF16 Box Builder C Clone Copy Debug Default Dimension Dyn Eq Err Error F16 Hash InputRef \
-                     Inputs Into LaunchMode None Ok Option Options Ord OutputRef Outputs PartialEq PartialOrd PathBuf \
+const TYPES: &str = "Aligned BF16 Box Builder C Clone Copy Debug Default Dimension Dyn Element Eq Err Error F16 Hash InputRef \
+                     Inputs Into LaunchMode Model None Ok Option Options Ord OutputRef Outputs PartialEq PartialOrd PathBuf \
                      PlanTables Range Result Self Session Shape Some String Target Vec View Weights";
 
 /// Longer names are cut.

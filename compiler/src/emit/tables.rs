@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bumpalo::Bump;
 use lapidary_runtime::literal::Literal;
-use lapidary_runtime::table::{self, Action, Dim, NONE, PlanTables, Segment};
+use lapidary_runtime::table::{self, Action, Dim, NONE, PlanTables, Segment, Step};
 
 use super::layout::{comment, size, tidy, wrap};
 use super::{Code, EmittedTarget};
@@ -46,6 +46,19 @@ fn segment_name(index: usize) -> String {
         PlanTables::MAIN => "MAIN".to_owned(),
         branch => format!("BRANCH_{branch}"),
     }
+}
+
+/// As [`Literal`] writes it, with absent operands by their name.
+fn step_literal(step: &Step<'_>) -> String {
+    // Naming every field makes a new one fail to compile here.
+    let Step { action, inputs, outputs, label } = step;
+    let numbers = |tensors: &[u32]| {
+        let number = |&tensor: &u32| if tensor == NONE { "NONE".to_owned() } else { tensor.to_string() };
+        tensors.iter().map(number).collect::<Vec<_>>().join(", ")
+    };
+    let (inputs, outputs) = (numbers(inputs), numbers(outputs));
+    let (action, label) = (action.to_literal(), label.to_literal());
+    format!("Step {{ action: {action}, inputs: &[{inputs}], outputs: &[{outputs}], label: {label} }}")
 }
 
 impl Printer<'_> {
@@ -154,7 +167,7 @@ impl Printer<'_> {
             "TENSORS",
             "Tensor<'static>",
             &named,
-            |(k, tensor)| (tensor.to_literal(), name(*k)),
+            |(k, tensor)| (Literal::to_literal(*tensor), name(*k)),
         );
     }
 
@@ -178,7 +191,7 @@ impl Printer<'_> {
             };
             let (inputs, outputs) = (self.shapes_of(step.inputs), self.shapes_of(step.outputs));
             let _ = writeln!(self.out, "    // {k}: {inputs} -> {outputs}{kernel}");
-            let _ = writeln!(self.out, "    {},", wrap(&tidy(&step.to_literal()), 4, 5));
+            let _ = writeln!(self.out, "    {},", wrap(&tidy(&step_literal(step)), 4, 5));
         }
         self.line("];");
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::interface::{Extent, Interface, Port};
 use super::layout::size;
 use super::names::code;
-use super::{Code, Emission, EmittedTarget, Golden, Runtime, usage};
+use super::{Code, Emission, EmittedTarget, Form, Golden, Runtime, usage};
 use crate::kernels::{NVCC_OPTIONS, gencode};
 use crate::lower::Target;
 
@@ -20,6 +20,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What several files state.
 pub struct Page<'a> {
     pub emission: &'a Emission<'a>,
+    pub form: Form,
     pub interface: &'a Interface,
     pub weight_bytes: u64,
     pub arena_bytes: u64,
@@ -100,13 +101,19 @@ impl Page<'_> {
             targets: Vec<String>,
             archs: Vec<String>,
             symbols: bool,
+            weights: &'static str,
         }
+        let (has_plans, weights) = match self.form {
+            Form::Crate => (true, "feature"),
+            Form::Module => (true, if self.embeds() { "embedded" } else { "file" }),
+            Form::Stub => (false, "none"),
+        };
         let names = |wanted: &dyn Fn(Target) -> bool| -> Vec<String> {
             let mut names: Vec<String> = self
                 .emission
                 .targets
                 .iter()
-                .filter(|target| wanted(target.plan.target))
+                .filter(|target| has_plans && wanted(target.plan.target))
                 .map(|target| target.plan.target.to_string())
                 .collect();
             names.sort();
@@ -115,7 +122,8 @@ impl Page<'_> {
         let archs = names(&|target| target != Target::Cpu);
         // With one architecture there is nothing to choose.
         let archs = if archs.len() > 1 { archs } else { Vec::new() };
-        render(Text::Plan, &Values { targets: names(&|_| true), archs, symbols: !self.interface.symbols.is_empty() })
+        let symbols = !self.interface.symbols.is_empty();
+        render(Text::Plan, &Values { targets: names(&|_| true), archs, symbols, weights })
     }
 
     /// `build.rs`, for the targets whose kernels were not compiled.
@@ -317,10 +325,10 @@ impl Page<'_> {
         });
         let ports = || interface.inputs.iter().chain(&interface.outputs);
         let half = ports().any(|port| matches!(port.dtype, DType::F16 | DType::BF16));
-        let mut others = if both { vec!["Target"] } else { vec![] };
+        let mut others = if both { vec!["Builder", "Target"] } else { vec![] };
         let typed = interface.outputs.iter().any(|port| port.element().is_some());
         if golden.is_some() && typed {
-            others.push("Shape");
+            others.extend(["Element", "Shape", "View"]);
             others.extend(ports().filter_map(Port::element).filter(|element| matches!(*element, "F16" | "BF16")));
         }
         render(
