@@ -206,9 +206,12 @@ fn vector(patch: &mut Patch, chain: &Chain, coefficient: Arg, channels: &Expr) -
         let dims = if ty.count().is(1) { vec![Expr::constant(1)] } else { vec![channels.clone()] };
         operands.push(patch.node(Op::Reshape(dims), [(*value).into()]));
     }
-    if operands.is_empty() {
-        return None;
-    }
-    let vector = patch.node(Op::Pointwise(program.keep_inputs(&used)), operands);
-    Some(patch.node(Op::Expand(vec![channels.clone()]), [vector]))
+    let spread = chain.types.iter().zip(&used).all(|(ty, used)| !used || ty.count().is(1)) && !channels.is(1);
+    let program = program.keep_inputs(&used);
+    let vector = match operands.as_slice() {
+        [] => return None,
+        [one] if program.is_identity() => *one,
+        _ => patch.node(Op::Pointwise(program), operands),
+    };
+    Some(if spread { patch.node(Op::Expand(vec![channels.clone()]), [vector]) } else { vector })
 }
