@@ -89,6 +89,27 @@ pub struct Answer {
     pub refusals: Vec<Refusal>,
 }
 
+impl Answer {
+    /// Adds an implementation without scratch buffers.
+    pub fn offer(&mut self, key: String, launches: Vec<Launch>, cost: f64) {
+        self.candidates.push(Candidate { key, launches, workspace: Vec::new(), cost });
+    }
+
+    /// Adds the reason why there is no such implementation.
+    pub fn refuse(&mut self, key: impl Into<String>, reason: impl Into<String>) {
+        self.refusals.push(Refusal { key: key.into(), reason: reason.into() });
+    }
+
+    /// The answer of a family that could give a reason against all of its implementations.
+    pub fn or_refusal(family: &str, answer: Result<Answer, String>) -> Answer {
+        answer.unwrap_or_else(|reason| {
+            let mut refused = Answer::default();
+            refused.refuse(family, reason);
+            refused
+        })
+    }
+}
+
 /// A kernel family.
 pub struct Family {
     /// The first part of its candidates' keys.

@@ -8,8 +8,55 @@ use crate::arch::Arch;
 use crate::candidate::{Answer, Family, Shapes};
 use crate::problem::Problem;
 
+#[path = "../families/gemm/mod.rs"]
+pub mod gemm;
+#[path = "../families/conv/mod.rs"]
+pub mod conv;
+#[path = "../families/copy/mod.rs"]
+pub mod copy;
+#[path = "../families/pointwise/mod.rs"]
+pub mod pointwise;
+#[path = "../families/reduce/mod.rs"]
+pub mod reduce;
+#[path = "../families/softmax/mod.rs"]
+pub mod softmax;
+#[path = "../families/norm/mod.rs"]
+pub mod norm;
+#[path = "../families/pool/mod.rs"]
+pub mod pool;
+#[path = "../families/resize/mod.rs"]
+pub mod resize;
+#[path = "../families/gather/mod.rs"]
+pub mod gather;
+#[path = "../families/scatter/mod.rs"]
+pub mod scatter;
+#[path = "../families/fill/mod.rs"]
+pub mod fill;
+#[path = "../families/recurrent/mod.rs"]
+pub mod recurrent;
+#[path = "../families/scan/mod.rs"]
+pub mod scan;
+#[path = "../families/topk/mod.rs"]
+pub mod topk;
+
 /// Every family, in the order in which ties are broken.
-pub const FAMILIES: &[Family] = &[];
+pub const FAMILIES: &[Family] = &[
+    Family { name: "gemm", answer: gemm::answer },
+    Family { name: "conv", answer: conv::answer },
+    Family { name: "copy", answer: copy::answer },
+    Family { name: "pointwise", answer: pointwise::answer },
+    Family { name: "reduce", answer: reduce::answer },
+    Family { name: "softmax", answer: softmax::answer },
+    Family { name: "norm", answer: norm::answer },
+    Family { name: "pool", answer: pool::answer },
+    Family { name: "resize", answer: resize::answer },
+    Family { name: "gather", answer: gather::answer },
+    Family { name: "scatter", answer: scatter::answer },
+    Family { name: "fill", answer: fill::answer },
+    Family { name: "recurrent", answer: recurrent::answer },
+    Family { name: "scan", answer: scan::answer },
+    Family { name: "topk", answer: topk::answer },
+];
 
 /// What all families offer for a problem.
 pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {

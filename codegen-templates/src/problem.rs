@@ -19,6 +19,34 @@ pub struct Problem {
     pub outputs: Vec<Option<Operand>>,
 }
 
+impl Problem {
+    /// Operand `k`, which must be there.
+    ///
+    /// # Errors
+    /// In words, that it is not.
+    pub fn input(&self, k: usize) -> Result<&Operand, String> {
+        self.inputs.get(k).and_then(Option::as_ref).ok_or_else(|| format!("operand {k} is missing"))
+    }
+
+    /// Result `k`, which must be wanted.
+    ///
+    /// # Errors
+    /// In words, that it is not.
+    pub fn output(&self, k: usize) -> Result<&Operand, String> {
+        self.outputs.get(k).and_then(Option::as_ref).ok_or_else(|| format!("result {k} is missing"))
+    }
+
+    /// Operand `k`, where there is one.
+    pub fn optional_input(&self, k: usize) -> Option<&Operand> {
+        self.inputs.get(k).and_then(Option::as_ref)
+    }
+
+    /// Result `k`, where it is wanted.
+    pub fn optional_output(&self, k: usize) -> Option<&Operand> {
+        self.outputs.get(k).and_then(Option::as_ref)
+    }
+}
+
 /// A contiguous row-major tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Operand {

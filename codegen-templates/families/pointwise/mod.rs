@@ -1,0 +1,366 @@
+//! Pointwise programs, and Expand as the program that changes nothing.
+//!
+//! Operands are read through views: axes along which all operands move alike are merged first, so that equal shapes
+//! become one axis and a bias per channel three.
+
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{Instr, ScalarOp};
+
+use crate::arch::Arch;
+use crate::call::{As, Call, Place};
+use crate::candidate::{Answer, Launch, Shapes};
+use crate::entry::wrap;
+use crate::extent::Expr;
+use crate::predict::Work;
+use crate::print;
+use crate::problem::{Kind, Problem};
+use crate::program::Program;
+use crate::view::{Index, View, broadcast, contiguous, powers_of_two};
+
+const FAMILY: &str = "pointwise";
+const THREADS: u32 = 256;
+/// How many steps a kernel's name spells.
+const STEM_STEPS: usize = 4;
+/// The most parameters of a kernel: 4 KiB of 8-byte ones.
+const MOST_PARAMETERS: usize = 500;
+
+/// Implementations of pointwise programs.
+pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
+    let answer = match elementwise(problem) {
+        Ok(Some(elementwise)) => elementwise.kernels(shapes).map(|kernels| {
+            let mut answer = Answer::default();
+            for (key, launch, work) in kernels {
+                answer.offer(key, vec![launch], work.microseconds(arch));
+            }
+            answer
+        }),
+        Ok(None) => Ok(Answer::default()),
+        Err(reason) => Err(reason),
+    };
+    Answer::or_refusal(FAMILY, answer)
+}
+
+/// A program on operands wherever they lie.
+pub struct Elementwise {
+    pub program: Program,
+    /// Place and shape of each input; all broadcast to `dims`.
+    pub inputs: Vec<(Place, Vec<Expr>)>,
+    /// Place and type of each output, of shape `dims`.
+    pub outputs: Vec<(Place, DType)>,
+    pub dims: Vec<Expr>,
+}
+
+fn elementwise(problem: &Problem) -> Result<Option<Elementwise>, String> {
+    let mut program = if let Kind::Pointwise(program) = &problem.kind {
+        program.clone()
+    } else if let Kind::Expand = problem.kind {
+        Program::identity(problem.input(0)?.dtype)
+    } else {
+        return Ok(None);
+    };
+    let wanted = problem.outputs.iter().enumerate().filter_map(|(k, output)| Some((k, output.as_ref()?)));
+    let wanted: Vec<_> = wanted.collect();
+    let Some((_, first)) = wanted.first() else { return Err("no result is wanted".to_owned()) };
+    let dims = first.dims.clone();
+    if wanted.len() < program.outputs.len() {
+        program.outputs = wanted.iter().map(|(k, _)| program.outputs[*k]).collect();
+        program = program.simplify();
+    }
+    let inputs = (0..program.inputs.len()).map(|k| Ok((Place::input(k), problem.input(k)?.dims.clone())));
+    let inputs = inputs.collect::<Result<_, String>>()?;
+    let outputs = wanted.iter().map(|(k, output)| (Place::output(*k), output.dtype)).collect();
+    Ok(Some(Elementwise { program, inputs, outputs, dims }))
+}
+
+/// How an input's view lies against the output's, as `pointwise::Access` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Linear,
+    Scalar,
+    Inner,
+    Splat,
+    Strided,
+}
+
+impl Access {
+    fn of(strides: &[Expr], output: &[Expr]) -> Access {
+        let inner = strides.last().and_then(Expr::as_const);
+        if strides == output {
+            Access::Linear
+        } else if strides.iter().all(|stride| stride.is(0)) {
+            Access::Scalar
+        } else if inner == Some(1) {
+            Access::Inner
+        } else if inner == Some(0) {
+            Access::Splat
+        } else {
+            Access::Strided
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Access::Linear => "pointwise::Access::LINEAR",
+            Access::Scalar => "pointwise::Access::SCALAR",
+            Access::Inner => "pointwise::Access::INNER",
+            Access::Splat => "pointwise::Access::SPLAT",
+            Access::Strided => "pointwise::Access::STRIDED",
+        }
+    }
+
+    /// Whether the kernel reads the strides.
+    fn reads_strides(self) -> bool {
+        match self {
+            Access::Linear | Access::Scalar => false,
+            Access::Inner | Access::Splat | Access::Strided => true,
+        }
+    }
+
+    /// Whether VEC elements are loaded at once.
+    fn is_wide(self) -> bool {
+        match self {
+            Access::Linear | Access::Inner => true,
+            Access::Scalar | Access::Splat | Access::Strided => false,
+        }
+    }
+}
+
+/// Merged views and how each input is read.
+struct Layout {
+    view: View,
+    access: Vec<Access>,
+}
+
+impl Elementwise {
+    /// Kernels that do it, each with its key.
+    ///
+    /// # Errors
+    /// In words, a type that kernels do not compute with, or too many operands.
+    pub fn kernels(&self, shapes: &Shapes<'_>) -> Result<Vec<(String, Launch, Work)>, String> {
+        print::check(&self.program)?;
+        self.outputs.iter().try_for_each(|(_, dtype)| print::check_type(*dtype))?;
+        let layout = self.layout(shapes);
+        let parameters = (1 + layout.view.dims.len()) * (self.inputs.len() + self.outputs.len() + 1);
+        if parameters > MOST_PARAMETERS {
+            return Err(format!("{parameters} parameters are more than a kernel may have"));
+        }
+        let best = self.widest(&layout, shapes);
+        let mut wanted: Vec<i64> = [best, best / 2, 1].into_iter().filter(|&vec| vec >= 1).collect();
+        wanted.dedup();
+        Ok(wanted.into_iter().map(|vec| self.kernel(&layout, vec, shapes)).collect())
+    }
+
+    fn layout(&self, shapes: &Shapes<'_>) -> Layout {
+        let mut strides: Vec<Vec<Expr>> =
+            self.inputs.iter().map(|(_, dims)| broadcast(dims, &self.dims, shapes)).collect();
+        strides.push(contiguous(&self.dims));
+        let mut view = View { dims: self.dims.clone(), strides }.merged();
+        let output = view.strides.pop().unwrap_or_default();
+        let access = view.strides.iter().map(|strides| Access::of(strides, &output)).collect();
+        Layout { view, access }
+    }
+
+    /// The most elements of the innermost axis that a thread may take at a time.
+    fn widest(&self, layout: &Layout, shapes: &Shapes<'_>) -> i64 {
+        let View { dims, strides } = &layout.view;
+        let inner = dims.len() - 1;
+        let outer = |(access, strides): (&Access, &'_ Vec<Expr>)| {
+            if *access == Access::Inner { strides[..inner].to_vec() } else { Vec::new() }
+        };
+        let mut must: Vec<Expr> = layout.access.iter().zip(strides).flat_map(outer).collect();
+        if inner > 0 {
+            must.push(dims[inner].clone());
+        }
+        let wide = self.program.inputs.iter().zip(&layout.access).filter(|(_, access)| access.is_wide());
+        let types = wide.map(|(dtype, _)| *dtype).chain(self.outputs.iter().map(|(_, dtype)| *dtype));
+        let bytes: Vec<i64> = types.map(|dtype| dtype.bits() as i64 / 8).collect();
+        let (least, most) = (bytes.iter().min().copied().unwrap_or(1), bytes.iter().max().copied().unwrap_or(1));
+        let fits = |vec: &i64| {
+            let aligned = must.iter().all(|expr| shapes.is_multiple(expr, *vec));
+            aligned && vec * most <= 32 && self.registers(layout, *vec, 1) <= 96 && self.code(*vec) <= 96
+        };
+        powers_of_two(16 / least).find(fits).unwrap_or(1)
+    }
+
+    /// Registers of the operands that a thread holds.
+    fn registers(&self, layout: &Layout, vec: i64, unroll: i64) -> i64 {
+        let words = |dtype: DType| (dtype.bits() as i64 / 32).max(1);
+        let read = self.program.inputs.iter().zip(&layout.access);
+        let read: i64 = read.filter(|(_, access)| **access != Access::Scalar).map(|(dtype, _)| words(*dtype)).sum();
+        let written: i64 = self.outputs.iter().map(|(_, dtype)| words(*dtype)).sum();
+        vec * (read * unroll + written)
+    }
+
+    /// Inlined calls of functions that are not one instruction, doubles counted by their length.
+    fn code(&self, copies: i64) -> i64 {
+        copies * self.program.steps.iter().map(calls).sum::<i64>()
+    }
+
+    fn kernel(&self, layout: &Layout, vec: i64, shapes: &Shapes<'_>) -> (String, Launch, Work) {
+        let View { dims, strides } = &layout.view;
+        let types = self.program.inputs.iter().chain(self.outputs.iter().map(|(_, dtype)| dtype));
+        let least = types.map(|dtype| dtype.bits() as i64 / 8).min().unwrap_or(1);
+        let deep = |unroll: &i64| {
+            let bytes = vec * unroll * least;
+            bytes <= 32 && self.registers(layout, vec, *unroll) <= 96 && self.code(vec * unroll) <= 96
+        };
+        let unroll = powers_of_two(4).find(deep).unwrap_or(1);
+        let count = layout.view.count();
+        let counts: Vec<Expr> = self.inputs.iter().map(|(_, dims)| crate::view::product(dims)).collect();
+        let index = Index::of(counts.iter().chain([&count]), shapes);
+
+        let mut call = Call::new(FAMILY, format!("{FAMILY}{}", self.stem()), self.title());
+        call.declare(self.print());
+        call.using("Index", index.name());
+        call.ints(&[("RANK", dims.len() as i64), ("VEC", vec), ("UNROLL", unroll), ("THREADS", i64::from(THREADS))]);
+        let mut names: Vec<&str> = layout.access.iter().map(|access| access.name()).collect();
+        if names.is_empty() {
+            names.push(Access::Scalar.name());
+        }
+        call.constant("pointwise::Access", &format!("access[] = {{{}}}", wrap(&names, 54, "      ")));
+        let places = |operands: &[(Place, Vec<Expr>)]| -> Vec<Place> { operands.iter().map(|o| o.0.clone()).collect() };
+        call.pointers("const void", "x", &places(&self.inputs));
+        let outputs: Vec<Place> = self.outputs.iter().map(|(place, _)| place.clone()).collect();
+        call.pointers("void", "y", &outputs);
+        call.extents("d", dims, As::Index(index));
+        let read = layout.access.iter().zip(strides);
+        let lists: Vec<Option<&[Expr]>> =
+            read.map(|(access, strides)| access.reads_strides().then_some(strides.as_slice())).collect();
+        call.lists("s", &lists, As::Index(index));
+        let block = vec * unroll * i64::from(THREADS);
+        let launch = call.launch("pointwise::run", THREADS, count.ceil_div(&Expr::constant(block)));
+        let work = self.work(layout, vec, unroll, shapes);
+        (format!("{FAMILY}/r{}v{vec}u{unroll}", dims.len()), launch, work)
+    }
+
+    fn work(&self, layout: &Layout, vec: i64, unroll: i64, shapes: &Shapes<'_>) -> Work {
+        let typical = |expr: &Expr| (shapes.typical)(expr).max(0) as f64;
+        let bytes_of = |dtype: DType| dtype.bits() as f64 / 8.0;
+        let elements = typical(&layout.view.count());
+        let read: f64 = self
+            .inputs
+            .iter()
+            .zip(&self.program.inputs)
+            .map(|((_, dims), dtype)| typical(&crate::view::product(dims)) * bytes_of(*dtype))
+            .sum();
+        let written: f64 = self.outputs.iter().map(|(_, dtype)| elements * bytes_of(*dtype)).sum();
+        let wide = self.program.inputs.iter().zip(&layout.access).filter(|(_, access)| **access != Access::Scalar);
+        let requested: f64 = wide.map(|(dtype, _)| bytes_of(*dtype)).sum();
+        let block = (vec * unroll) as f64 * f64::from(THREADS);
+        let steps: f64 = self.program.steps.iter().map(|instr| 2.0 + 20.0 * calls(instr) as f64).sum();
+        let rank = layout.view.dims.len() as f64;
+        let chunk = 8.0 + 12.0 * (rank - 1.0) + 6.0 * (self.inputs.len() + self.outputs.len()) as f64;
+        Work {
+            bytes: read + written,
+            blocks: (elements / block).ceil(),
+            threads: f64::from(THREADS),
+            in_flight: block * requested.max(bytes_of(DType::U8)),
+            instructions: elements * (steps + chunk / vec as f64),
+        }
+    }
+
+    /// What the first steps are, as the end of a name: `_add_mul`.
+    fn stem(&self) -> String {
+        let names = self.names();
+        if names.is_empty() { "_copy".to_owned() } else { names.iter().map(|name| format!("_{name}")).collect() }
+    }
+
+    fn title(&self) -> String {
+        let (names, steps) = (self.names(), self.program.steps.len());
+        let more = steps.saturating_sub(names.len());
+        let listed = if names.is_empty() { "Copy".to_owned() } else { names.join(", ") };
+        let more = if more > 0 { format!(" and {more} more steps") } else { String::new() };
+        format!("{listed}{more}, element by element")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let name = |instr: &Instr| format!("{:?}", instr.op).to_lowercase();
+        self.program.steps.iter().take(STEM_STEPS).map(name).collect()
+    }
+
+    /// The program as the struct that the kernel calls.
+    fn print(&self) -> String {
+        let list = |types: Vec<&'static str>, column: usize| wrap(&types, column, "      ");
+        let inputs = self.program.inputs.iter().map(|dtype| print::type_name(*dtype)).collect();
+        let outputs = self.outputs.iter().map(|(_, dtype)| print::type_name(*dtype)).collect();
+        let read = self.program.inputs.iter().enumerate();
+        let read = read.map(|(k, dtype)| format!("{} x{k}", print::compute_type(*dtype)));
+        let written = self.outputs.iter().enumerate();
+        let written = written.map(|(k, (_, dtype))| format!("{}& y{k}", print::compute_type(*dtype)));
+        let parameters: Vec<String> = read.chain(written).collect();
+        let stores = self.program.outputs.iter().enumerate();
+        let stores: String = stores.map(|(k, value)| format!("    y{k} = {};\n", print::operand(*value))).collect();
+        format!(
+            "struct Program {{\n  using Inputs = Types<{}>;\n  using Outputs = Types<{}>;\n  \
+             static LAPIDARY_FN void step({}) {{\n{}{stores}  }}\n}};",
+            list(inputs, 25),
+            list(outputs, 26),
+            wrap(&parameters, 31, "      "),
+            print::statements(&self.program, "    "),
+        )
+    }
+}
+
+/// The functions that a step calls, in calls of the size of `expf`.
+fn calls(instr: &Instr) -> i64 {
+    let wide = if instr.dtype == DType::F64 { 6 } else { 1 };
+    match instr.op {
+        ScalarOp::Identity
+        | ScalarOp::Neg
+        | ScalarOp::Abs
+        | ScalarOp::Sign
+        | ScalarOp::Floor
+        | ScalarOp::Ceil
+        | ScalarOp::Round
+        | ScalarOp::Not
+        | ScalarOp::BitNot
+        | ScalarOp::IsNan
+        | ScalarOp::IsPosInf
+        | ScalarOp::IsNegInf
+        | ScalarOp::Cast
+        | ScalarOp::Add
+        | ScalarOp::Sub
+        | ScalarOp::Mul
+        | ScalarOp::Min
+        | ScalarOp::Max
+        | ScalarOp::BitAnd
+        | ScalarOp::BitOr
+        | ScalarOp::BitXor
+        | ScalarOp::ShiftLeft
+        | ScalarOp::ShiftRight
+        | ScalarOp::And
+        | ScalarOp::Or
+        | ScalarOp::Xor
+        | ScalarOp::Equal
+        | ScalarOp::NotEqual
+        | ScalarOp::Less
+        | ScalarOp::LessEqual
+        | ScalarOp::Greater
+        | ScalarOp::GreaterEqual
+        | ScalarOp::Select => 0,
+        ScalarOp::Sqrt
+        | ScalarOp::Rsqrt
+        | ScalarOp::Reciprocal
+        | ScalarOp::Exp
+        | ScalarOp::Log
+        | ScalarOp::Tanh
+        | ScalarOp::Erf
+        | ScalarOp::Sigmoid
+        | ScalarOp::Div => wide,
+        ScalarOp::Sin
+        | ScalarOp::Cos
+        | ScalarOp::Tan
+        | ScalarOp::Asin
+        | ScalarOp::Acos
+        | ScalarOp::Atan
+        | ScalarOp::Sinh
+        | ScalarOp::Cosh
+        | ScalarOp::Asinh
+        | ScalarOp::Acosh
+        | ScalarOp::Atanh
+        | ScalarOp::Softplus
+        | ScalarOp::Mod
+        | ScalarOp::Fmod => 2 * wide,
+        ScalarOp::Pow => 4 * wide,
+    }
+}

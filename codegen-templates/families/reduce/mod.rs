@@ -1,0 +1,335 @@
+//! Reductions, ArgMax and ArgMin.
+//!
+//! Neighbouring axes of one fate, kept or reduced, are merged first; which kernel applies follows from what is left.
+
+use lapidary_runtime::op::{ArgReduce, Reduce, ReduceKind};
+
+use crate::arch::Arch;
+use crate::call::{As, Call, Place};
+use crate::candidate::{Answer, Candidate, Shapes};
+use crate::extent::Expr;
+use crate::predict::{Work, in_turn};
+use crate::print;
+use crate::problem::{Kind, Operand, Problem};
+use crate::view::{contiguous, powers_of_two, product};
+
+const FAMILY: &str = "reduce";
+const THREADS: u32 = 256;
+/// Loads that a thread of a row keeps under way.
+const ROW_UNROLL: f64 = 4.0;
+/// Bytes of the largest state of a reduction.
+const STATE: i64 = 16;
+
+/// Implementations of reductions.
+pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
+    let answer = if let Kind::Reduce(spec) = &problem.kind {
+        reduce(problem, spec, arch, shapes)
+    } else if let Kind::ArgReduce(spec) = &problem.kind {
+        arg_reduce(problem, spec, arch, shapes)
+    } else {
+        Ok(Answer::default())
+    };
+    Answer::or_refusal(FAMILY, answer)
+}
+
+/// A run of merged axes.
+struct Run {
+    reduced: bool,
+    extent: Expr,
+    stride: Expr,
+}
+
+fn runs(dims: &[Expr], spec: &Reduce) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (axis, (dim, stride)) in dims.iter().zip(contiguous(dims)).enumerate() {
+        if dim.is(1) {
+            continue;
+        }
+        let reduced = spec.axes.contains(axis);
+        match runs.last_mut() {
+            Some(last) if last.reduced == reduced => {
+                last.extent = last.extent.clone() * dim.clone();
+                last.stride = stride;
+            }
+            _ => runs.push(Run { reduced, extent: dim.clone(), stride }),
+        }
+    }
+    runs
+}
+
+/// A reduction of one operand, and what its kernels have in common.
+struct Reduction<'p> {
+    spec: &'p Reduce,
+    x: &'p Operand,
+    arch: Arch,
+    shapes: &'p Shapes<'p>,
+}
+
+fn reduce(problem: &Problem, spec: &Reduce, arch: Arch, shapes: &Shapes<'_>) -> Result<Answer, String> {
+    let x = problem.input(0)?;
+    print::check_type(x.dtype)?;
+    problem.output(0)?;
+    let reduction = Reduction { spec, x, arch, shapes };
+    let runs = runs(&x.dims, spec);
+    let one = Expr::constant(1);
+    let mut answer = Answer::default();
+    match runs.as_slice() {
+        [] => reduction.rows(&one, &one, &mut answer),
+        [all] if all.reduced => reduction.rows(&one, &all.extent, &mut answer),
+        [all] => reduction.rows(&all.extent, &one, &mut answer),
+        [rows, n] if n.reduced => reduction.rows(&rows.extent, &n.extent, &mut answer),
+        [n, inner] => reduction.columns([&one, &n.extent, &inner.extent], &mut answer),
+        [outer, n, inner] if n.reduced => {
+            reduction.columns([&outer.extent, &n.extent, &inner.extent], &mut answer);
+        }
+        runs => reduction.general(runs, &mut answer),
+    }
+    Ok(answer)
+}
+
+impl Reduction<'_> {
+    fn typical(&self, expr: &Expr) -> f64 {
+        (self.shapes.typical)(expr).max(0) as f64
+    }
+
+    fn bytes(&self) -> i64 {
+        self.x.dtype.bits() as i64 / 8
+    }
+
+    fn call(&self, variant: &str) -> Call {
+        let (name, spelled) = kind(self.spec.kind);
+        let title = format!("Reduces by {name}");
+        let dtype = print::type_name(self.x.dtype);
+        let mut call = Call::new(FAMILY, format!("reduce_{name}_{variant}_{}", self.x.dtype), title);
+        call.using("X", dtype);
+        call.using("Y", dtype);
+        call.constant("reduce::Kind", &format!("KIND = reduce::Kind::{spelled}"));
+        call
+    }
+
+    /// The reduced axis is the innermost: teams of several sizes a row, and parts of rows where there are few.
+    fn rows(&self, rows: &Expr, n: &Expr, answer: &mut Answer) {
+        let vec = widest(n, self.bytes(), self.shapes);
+        for team in teams(self.typical(n), vec) {
+            let mut call = self.call("rows");
+            call.ints(&[("THREADS", i64::from(THREADS)), ("ROW_THREADS", team), ("VEC", vec)]);
+            call.pointer("const void", "x", &Place::input(0));
+            call.pointer("void", "y", &Place::output(0));
+            call.extent("rows", rows, As::Wide);
+            call.extent("n", n, As::Wide);
+            let blocks = rows.ceil_div(&Expr::constant(i64::from(THREADS) / team));
+            let work = row_work(self.typical(rows), self.typical(n), self.bytes(), team, vec);
+            let launch = call.launch("reduce::rows", THREADS, blocks);
+            answer.offer(format!("reduce_rows/t{team}v{vec}"), vec![launch], work.microseconds(self.arch));
+        }
+        let sms = f64::from(self.arch.limits().sms);
+        if self.typical(rows) >= sms || self.typical(n) < 16384.0 {
+            answer.refuse("reduce_split", "there are rows enough for all SMs, or they are short");
+            return;
+        }
+        answer.candidates.push(self.split(rows, n, vec, (2.0 * sms / self.typical(rows).max(1.0)).ceil() as i64));
+    }
+
+    /// `splits` thread blocks a row write partial states, which a second kernel merges.
+    fn split(&self, rows: &Expr, n: &Expr, vec: i64, splits: i64) -> Candidate {
+        let parts = Expr::constant(splits);
+        let policy = [("THREADS", i64::from(THREADS)), ("ROW_THREADS", i64::from(THREADS)), ("VEC", vec)];
+        let extents = |call: &mut Call| {
+            call.extent("rows", rows, As::Wide);
+            call.extent("n", n, As::Wide);
+            call.extent("splits", &parts, As::Wide);
+        };
+        let mut partial = self.call("partial");
+        partial.ints(&policy);
+        partial.pointer("const void", "x", &Place::input(0));
+        partial.pointer("void", "states", &Place::Workspace(0));
+        extents(&mut partial);
+        let mut finish = self.call("finish");
+        finish.ints(&policy);
+        finish.pointer("const void", "states", &Place::Workspace(0));
+        finish.pointer("void", "y", &Place::output(0));
+        extents(&mut finish);
+        let states = rows.clone() * parts;
+        let warps = Expr::constant(i64::from(THREADS) / 32);
+        let (count, part) = (self.typical(rows) * splits as f64, self.typical(n) / splits as f64);
+        let works = [
+            row_work(count, part, self.bytes(), i64::from(THREADS), vec),
+            row_work(self.typical(rows), splits as f64, STATE, 32, 1),
+        ];
+        Candidate {
+            key: format!("reduce_split/s{splits}v{vec}"),
+            launches: vec![
+                partial.launch("reduce::partial", THREADS, states.clone()),
+                finish.launch("reduce::finish", THREADS, rows.ceil_div(&warps)),
+            ],
+            workspace: vec![states * Expr::constant(STATE)],
+            cost: in_turn(&works, self.arch),
+        }
+    }
+
+    /// `[outer, n, inner]`: neighbouring columns side by side in a thread block, some threads a column.
+    fn columns(&self, [outer, n, inner]: [&Expr; 3], answer: &mut Answer) {
+        for (bx, by) in [(32, 8), (128, 1)] {
+            let mut call = self.call("columns");
+            call.ints(&[("BX", bx), ("BY", by)]);
+            call.pointer("const void", "x", &Place::input(0));
+            call.pointer("void", "y", &Place::output(0));
+            call.extent("outer", outer, As::Wide);
+            call.extent("n", n, As::Wide);
+            call.extent("inner", inner, As::Wide);
+            let threads = (bx * by) as u32;
+            let blocks = outer.clone() * inner.ceil_div(&Expr::constant(bx));
+            let work = column_work([outer, n, inner].map(|extent| self.typical(extent)), self.bytes(), bx, by);
+            let launch = call.launch("reduce::columns", threads, blocks);
+            answer.offer(format!("reduce_columns/x{bx}y{by}"), vec![launch], work.microseconds(self.arch));
+        }
+    }
+
+    /// Kept and reduced axes in turn: one thread a result.
+    fn general(&self, runs: &[Run], answer: &mut Answer) {
+        let list = |reduced: bool, pick: fn(&Run) -> &Expr, absent: i64| -> Vec<Expr> {
+            let picked: Vec<Expr> =
+                runs.iter().filter(|run| run.reduced == reduced).map(|run| pick(run).clone()).collect();
+            if picked.is_empty() { vec![Expr::constant(absent)] } else { picked }
+        };
+        let kept = list(false, |run| &run.extent, 1);
+        let reduced = list(true, |run| &run.extent, 1);
+        let mut call = self.call("general");
+        call.ints(&[("KEPT", kept.len() as i64), ("REDUCED", reduced.len() as i64)]);
+        call.pointer("const void", "x", &Place::input(0));
+        call.pointer("void", "y", &Place::output(0));
+        call.extents("k", &kept, As::Wide);
+        call.extents("ks", &list(false, |run| &run.stride, 0), As::Wide);
+        call.extents("r", &reduced, As::Wide);
+        call.extents("rs", &list(true, |run| &run.stride, 0), As::Wide);
+        let results = product(&kept);
+        let blocks = results.ceil_div(&Expr::constant(i64::from(THREADS)));
+        let (results, n) = (self.typical(&results), self.typical(&product(&reduced)));
+        let work = Work {
+            // Each element is read alone.
+            bytes: results * n * 32.0,
+            blocks: self.typical(&blocks),
+            threads: f64::from(THREADS),
+            in_flight: f64::from(THREADS).min(results) * 32.0,
+            instructions: results * n * (10.0 + 25.0 * reduced.len() as f64),
+        };
+        let launch = call.launch("reduce::general", THREADS, blocks);
+        answer.offer("reduce_general/t256".to_owned(), vec![launch], work.microseconds(self.arch));
+    }
+}
+
+/// The name of a kind, and how `reduce::Kind` spells it.
+fn kind(kind: ReduceKind) -> (&'static str, &'static str) {
+    match kind {
+        ReduceKind::Sum => ("sum", "SUM"),
+        ReduceKind::Mean => ("mean", "MEAN"),
+        ReduceKind::Max => ("max", "MAX"),
+        ReduceKind::Min => ("min", "MIN"),
+        ReduceKind::Prod => ("prod", "PROD"),
+        ReduceKind::L1 => ("l1", "L1"),
+        ReduceKind::L2 => ("l2", "L2"),
+        ReduceKind::SumSquare => ("sum_square", "SUM_SQUARE"),
+        ReduceKind::LogSum => ("log_sum", "LOG_SUM"),
+        ReduceKind::LogSumExp => ("log_sum_exp", "LOG_SUM_EXP"),
+    }
+}
+
+/// The most elements of a row of `n` that one instruction may load.
+pub fn widest(n: &Expr, bytes: i64, shapes: &Shapes<'_>) -> i64 {
+    powers_of_two(16 / bytes).find(|&vec| shapes.is_multiple(n, vec)).unwrap_or(1)
+}
+
+/// Sizes of the teams that share rows of about `n` elements: what keeps a few loads a thread, and its neighbours.
+fn teams(n: f64, vec: i64) -> Vec<i64> {
+    let block = i64::from(THREADS);
+    let chunks = (n / vec as f64).ceil().max(1.0) as i64;
+    let even = powers_of_two(32).find(|&team| team <= (chunks + 1) / 2).unwrap_or(1);
+    let mut teams = vec![even];
+    if even > 4 {
+        teams.push(even / 4);
+    }
+    if chunks > 32 {
+        teams.push(block);
+    }
+    teams
+}
+
+/// A pass over `rows` rows of `n` elements of `bytes` bytes by teams of `team` threads.
+pub fn row_work(rows: f64, n: f64, bytes: i64, team: i64, vec: i64) -> Work {
+    let threads = f64::from(THREADS);
+    let (team, vec, bytes) = (team as f64, vec as f64, bytes as f64);
+    let in_block = threads / team;
+    let chunks = (n / vec).ceil().max(1.0);
+    let of_team = team.min(chunks) * (chunks / team).ceil().clamp(1.0, ROW_UNROLL);
+    let merges = 8.0 * (team.log2() + if team > 32.0 { 8.0 } else { 0.0 });
+    Work {
+        bytes: rows * n * bytes,
+        blocks: (rows / in_block).ceil(),
+        threads,
+        in_flight: in_block.min(rows) * of_team * vec * bytes,
+        instructions: rows * (team * (40.0 + merges) + n * 2.0 + chunks * 4.0),
+    }
+}
+
+/// A pass over `[outer, n, inner]` by `bx` columns and `by` threads a column.
+pub fn column_work([outer, n, inner]: [f64; 3], bytes: i64, bx: i64, by: i64) -> Work {
+    let (bytes, bx, by) = (bytes as f64, bx as f64, by as f64);
+    let columns = bx.min(inner);
+    Work {
+        bytes: outer * n * (inner * bytes).max(32.0),
+        blocks: outer * (inner / bx).ceil(),
+        threads: bx * by,
+        in_flight: columns * by.min(n) * (n / by).clamp(1.0, 4.0) * bytes,
+        instructions: outer * inner * (n * 6.0 + by * 40.0),
+    }
+}
+
+fn arg_reduce(problem: &Problem, spec: &ArgReduce, arch: Arch, shapes: &Shapes<'_>) -> Result<Answer, String> {
+    let x = problem.input(0)?;
+    print::check_type(x.dtype)?;
+    problem.output(0)?;
+    let axis = usize::from(spec.axis);
+    let [outer, n, inner] = around(&x.dims, axis);
+    let typical = |expr: &Expr| (shapes.typical)(expr).max(0) as f64;
+    let bytes = x.dtype.bits() as i64 / 8;
+    let name = if spec.largest { "argmax" } else { "argmin" };
+    let call = |variant: &str, team: i64| {
+        let mut call = Call::new(FAMILY, format!("{name}_{variant}_{}", x.dtype), format!("{name} along one axis"));
+        call.using("X", print::type_name(x.dtype));
+        call.constant("bool", &format!("LARGEST = {}, LAST = {}", spec.largest, spec.select_last));
+        call.ints(&[("THREADS", i64::from(THREADS)), ("ROW_THREADS", team)]);
+        call.pointer("const void", "x", &Place::input(0));
+        call.pointer("i64", "y", &Place::output(0));
+        call.extent("outer", &outer, As::Wide);
+        call.extent("n", &n, As::Wide);
+        call.extent("inner", &inner, As::Wide);
+        call
+    };
+    let mut answer = Answer::default();
+    let threads = Expr::constant(i64::from(THREADS));
+    let results = outer.clone() * inner.clone();
+    let mut work = column_work([typical(&outer), typical(&n), typical(&inner)], bytes, 32, 8);
+    work.in_flight /= 8.0;
+    work.blocks = (typical(&results) / f64::from(THREADS)).ceil();
+    answer.offer(
+        "reduce_arg/columns".to_owned(),
+        vec![call("columns", 1).launch("reduce::arg_columns", THREADS, results.ceil_div(&threads))],
+        work.microseconds(arch),
+    );
+    if inner.is(1) {
+        for team in teams(typical(&n), 1) {
+            let blocks = outer.ceil_div(&Expr::constant(i64::from(THREADS) / team));
+            let work = row_work(typical(&outer), typical(&n), bytes, team, 1);
+            let launch = call("rows", team).launch("reduce::arg_rows", THREADS, blocks);
+            answer.offer(format!("reduce_arg/rows_t{team}"), vec![launch], work.microseconds(arch));
+        }
+    } else {
+        answer.refuse("reduce_arg/rows", "the axis is not the innermost");
+    }
+    Ok(answer)
+}
+
+/// The extents before an axis, of it, and behind it.
+pub fn around(dims: &[Expr], axis: usize) -> [Expr; 3] {
+    [product(&dims[..axis]), dims[axis].clone(), product(&dims[axis + 1..])]
+}
