@@ -35,6 +35,8 @@ pub enum Error {
     Cuda { during: String, source: crate::cuda::DriverError },
     /// An earlier GPU error has left this session unusable; make a new one.
     Poisoned { cause: String },
+    /// The model was compiled as a stub, for checking the code around it.
+    Stub { model: String },
     /// A value read back has another type than the caller asked for.
     OutputType { output: String, expected: DType, given: DType },
 }
@@ -86,6 +88,9 @@ impl core::fmt::Display for Error {
             Error::Poisoned { cause } => {
                 write!(f, "an earlier error has left this session unusable, make a new one: {cause}")
             }
+            Error::Stub { model } => {
+                write!(f, "`{model}` is a stub: LAPIDARY_STUB was set when the model was compiled; build without it")
+            }
             Error::OutputType { output, expected, given } => {
                 write!(f, "output `{output}` is {expected}, {given} was asked for")
             }
@@ -110,6 +115,7 @@ impl std::error::Error for Error {
             | Error::Unsupported { .. }
             | Error::Index { .. }
             | Error::Poisoned { .. }
+            | Error::Stub { .. }
             | Error::OutputType { .. } => None,
         }
     }

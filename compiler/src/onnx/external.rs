@@ -48,6 +48,11 @@ impl External {
         self.seeded
     }
 
+    /// The locations that tensors give, relative to the model's folder; those that cannot be had as well.
+    pub fn locations(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// The bytes of `tensor`, which has external data and needs `need` bytes; a view of the mapped file.
     ///
     /// # Errors
