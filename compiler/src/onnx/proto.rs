@@ -17,6 +17,8 @@ pub struct ModelProto {
     pub graph: ::core::option::Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: ::prost::alloc::vec::Vec<OperatorSetIdProto>,
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: ::prost::alloc::vec::Vec<StringStringEntryProto>,
     #[prost(message, repeated, tag = "25")]
     pub functions: ::prost::alloc::vec::Vec<FunctionProto>,
 }

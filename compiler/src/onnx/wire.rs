@@ -66,7 +66,12 @@ impl fmt::Display for Fault {
 /// The fields of a message that are messages themselves: number, name, kind.
 struct Kind(&'static [(u64, &'static str, &'static Kind)]);
 
-static MODEL: Kind = Kind(&[(7, "graph", &GRAPH), (8, "opset_import", &LEAF), (25, "functions", &FUNCTION)]);
+static MODEL: Kind = Kind(&[
+    (7, "graph", &GRAPH),
+    (8, "opset_import", &LEAF),
+    (14, "metadata_props", &LEAF),
+    (25, "functions", &FUNCTION),
+]);
 static GRAPH: Kind = Kind(&[
     (1, "node", &NODE),
     (5, "initializer", &TENSOR),
