@@ -1,0 +1,228 @@
+//! The builder: what is compiled, and the compilation.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use lapidary::emit::{self, Code, Contents, Emission, EmittedTarget, ModelFacts, Runtime};
+use lapidary::ir::Range;
+use lapidary::lower::Target;
+use lapidary::onnx::{self, Model};
+use lapidary::passes::Precision;
+use lapidary::profiles::Profiles;
+use lapidary::{Compiled, Options};
+
+use crate::{Error, cuda, files};
+
+/// The variable that asks for types alone.
+const STUB: &str = "LAPIDARY_STUB";
+
+/// Compiles one model.
+#[derive(Clone, Debug)]
+#[must_use = "`emit` compiles the model"]
+pub struct Compiler {
+    model: PathBuf,
+    name: Option<String>,
+    targets: Vec<String>,
+    precision: String,
+    dims: Vec<(String, Range)>,
+    cuda: Option<PathBuf>,
+    out_dir: Option<PathBuf>,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The module's name.
+    pub name: String,
+    /// The file to include, `OUT_DIR/NAME.rs`.
+    pub include: PathBuf,
+    /// The folder of the module's files, `OUT_DIR/NAME`.
+    pub folder: PathBuf,
+    /// The weights, for programs that load them from a file: those of models whose weights have more than 128 MiB,
+    /// which are not embedded. `None` for a stub.
+    pub weights: Option<PathBuf>,
+    /// The model's own metadata, such as the alphabet of a text recognizer.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Compiler {
+    /// Compiles the `.onnx` file at `model`, relative to the package's folder.
+    pub fn new(model: impl Into<PathBuf>) -> Compiler {
+        Compiler {
+            model: model.into(),
+            name: None,
+            targets: Vec::new(),
+            precision: "fp32".to_owned(),
+            dims: Vec::new(),
+            cuda: None,
+            out_dir: None,
+        }
+    }
+
+    /// The module's name; by default that of the file.
+    pub fn name(mut self, name: impl Into<String>) -> Compiler {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds a target: `cpu`, `sm_80`, `sm_90a`. Without any it is `cpu`.
+    pub fn target(mut self, target: impl Into<String>) -> Compiler {
+        self.targets.push(target.into());
+        self
+    }
+
+    /// Adds several targets.
+    pub fn targets<T: Into<String>>(mut self, targets: impl IntoIterator<Item = T>) -> Compiler {
+        self.targets.extend(targets.into_iter().map(Into::into));
+        self
+    }
+
+    /// The type that f32 arithmetic is done in: `fp32` (the default), `tf32`, `fp16`, `bf16`.
+    pub fn precision(mut self, precision: impl Into<String>) -> Compiler {
+        self.precision = precision.into();
+        self
+    }
+
+    /// The smallest, typical and largest value of a symbolic dimension; said again for one name, each is a further
+    /// optimization profile. A dimension that is not named takes 1 to 64.
+    pub fn dim(mut self, name: impl Into<String>, min: i64, opt: i64, max: i64) -> Compiler {
+        self.dims.push((name.into(), Range { min, opt, max }));
+        self
+    }
+
+    /// The CUDA toolkit (or the NVRTC library, or the nvcc) that compiles the kernels; by default what `CUDA_HOME` or
+    /// else `NVCC` names.
+    pub fn cuda(mut self, toolkit: impl Into<PathBuf>) -> Compiler {
+        self.cuda = Some(toolkit.into());
+        self
+    }
+
+    /// Writes below this folder instead of `OUT_DIR`.
+    pub fn out_dir(mut self, folder: impl Into<PathBuf>) -> Compiler {
+        self.out_dir = Some(folder.into());
+        self
+    }
+
+    /// Compiles the model, writes the module, and tells cargo what it depends on.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the call, or with the model; a CUDA compiler that is missing or does not know a
+    /// target; files that cannot be written.
+    pub fn emit(self) -> Result<Emitted, Error> {
+        // First of all: whatever fails below, correcting one of these must run the script again.
+        for variable in cuda::VARIABLES.iter().chain([&STUB]) {
+            println!("cargo::rerun-if-env-changed={variable}");
+        }
+        println!("cargo::rerun-if-changed={}", self.model.display());
+        let (out_dir, options) = self.checked()?;
+        let model = onnx::load(&self.model)?;
+        let folder = self.model.parent().unwrap_or(Path::new(""));
+        for location in model.external.locations() {
+            println!("cargo::rerun-if-changed={}", folder.join(location).display());
+        }
+        let compiled = lapidary::compile(&model, &options)?;
+        let contents =
+            if env::var_os(STUB).is_some_and(|value| value != "0") { Contents::Stub } else { Contents::Plans };
+        let module = self.module(&model, &compiled, contents)?;
+        let folder = out_dir.join(&module.name);
+        files::write(&folder, &module.files)?;
+        let include = out_dir.join(format!("{}.rs", module.name));
+        files::write_one(&include, declaration(&module.name).as_bytes())?;
+        Ok(Emitted {
+            weights: module.files.contains_key("weights.bin").then(|| folder.join("weights.bin")),
+            name: module.name,
+            include,
+            folder,
+            metadata: metadata(&model),
+        })
+    }
+
+    /// What the strings mean, or everything that is wrong with them.
+    fn checked(&self) -> Result<(PathBuf, Options), Error> {
+        let mut wrong = Vec::new();
+        let mut targets = Vec::new();
+        for name in &self.targets {
+            match name.parse::<Target>() {
+                Ok(target) if targets.contains(&target) => {}
+                Ok(target) => targets.push(target),
+                Err(error) => wrong.push(format!("target {name:?}: {error}")),
+            }
+        }
+        if self.targets.is_empty() {
+            targets.push(Target::Cpu);
+        }
+        let precision = match self.precision.parse::<Precision>() {
+            Ok(precision) => Some(precision),
+            Err(error) => {
+                wrong.push(format!("precision {:?}: {error}", self.precision));
+                None
+            }
+        };
+        let mut profiles = Profiles::new();
+        for (name, range) in &self.dims {
+            let Range { min, opt, max } = *range;
+            if !(0 <= min && min <= opt && opt <= max) {
+                wrong.push(format!("dim {name:?}: {min}, {opt}, {max}: the range must satisfy 0 <= min <= opt <= max"));
+            }
+            profiles.add(name, *range);
+        }
+        let out_dir = self.out_dir.clone().or_else(|| env::var_os("OUT_DIR").map(PathBuf::from));
+        if out_dir.is_none() {
+            wrong.push("OUT_DIR is not set: call this from a build script, or name a folder by `out_dir`".to_owned());
+        }
+        match (out_dir, precision) {
+            (Some(out_dir), Some(precision)) if wrong.is_empty() => {
+                Ok((out_dir, Options { targets, precision, profiles }))
+            }
+            _ => Err(Error::Call(wrong)),
+        }
+    }
+
+    fn module(&self, model: &Model, compiled: &Compiled, contents: Contents) -> Result<emit::Module, Error> {
+        let on_gpu = compiled.plans.iter().any(|plan| plan.target != Target::Cpu);
+        let toolchain = match contents {
+            Contents::Plans if on_gpu => Some(cuda::toolchain(self.cuda.as_deref())?),
+            Contents::Plans | Contents::Stub => None,
+        };
+        let compiler = toolchain.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut cubins = Vec::new();
+        for plan in &compiled.plans {
+            cubins.push(cuda::cubins(plan, toolchain.as_ref())?);
+        }
+        let code = |cubins| Code::Cubins { cubins, compiler: &compiler };
+        let plans = compiled.plans.iter().zip(&cubins);
+        let targets: Vec<_> = plans.map(|(plan, cubins)| EmittedTarget { plan, code: code(cubins) }).collect();
+        let stem = self.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let emission = Emission {
+            package: self.name.as_deref().unwrap_or(&stem),
+            model: &facts(&self.model, model),
+            targets: &targets,
+            runtime: Runtime::Version(env!("CARGO_PKG_VERSION")),
+            golden: None,
+        };
+        Ok(emit::module(&emission, contents))
+    }
+}
+
+/// The text that a user includes. The path is relative to the file's own folder.
+fn declaration(name: &str) -> String {
+    format!(
+        "#[allow(clippy::all, dead_code, unused_imports)]\n#[rustfmt::skip]\n#[path = \"{name}/src/lib.rs\"]\npub mod {name};\n"
+    )
+}
+
+fn facts(path: &Path, model: &Model) -> ModelFacts {
+    let producer = [model.proto.producer_name(), model.proto.producer_version()].join(" ");
+    ModelFacts {
+        file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
+        opset: model.opset("").unwrap_or(0),
+        producer: producer.trim().to_owned(),
+    }
+}
+
+fn metadata(model: &Model) -> BTreeMap<String, String> {
+    let entries = model.proto.metadata_props.iter();
+    entries.map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect()
+}
