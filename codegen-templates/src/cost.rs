@@ -149,3 +149,12 @@ pub fn scalar_rate(limits: &Limits, sm: u32, acc: DType) -> f64 {
     };
     limits.fma_f32 * share
 }
+
+/// Microseconds of a kernel in which a thread forms `products` one after the other for each of `outputs`.
+pub fn direct(limits: &Limits, outputs: i64, products: i64) -> f64 {
+    // Clocks of a product whose loads nothing hides, and products per SM and clock.
+    const ALONE: f64 = 40.0;
+    const RATE: f64 = 12.0;
+    let shared = outputs as f64 * products as f64 / (f64::from(limits.sms) * RATE);
+    LAUNCH + (BLOCK + (products as f64 * ALONE).max(shared)) / (limits.clock * 1e3)
+}

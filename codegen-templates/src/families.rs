@@ -12,6 +12,8 @@ use crate::problem::Problem;
 pub mod gemm;
 #[path = "../families/conv/mod.rs"]
 pub mod conv;
+#[path = "../families/depthwise/mod.rs"]
+pub mod depthwise;
 #[path = "../families/copy/mod.rs"]
 pub mod copy;
 #[path = "../families/pointwise/mod.rs"]
@@ -43,6 +45,7 @@ pub mod topk;
 pub const FAMILIES: &[Family] = &[
     Family { name: "gemm", answer: gemm::answer },
     Family { name: "conv", answer: conv::answer },
+    Family { name: "depthwise", answer: depthwise::answer },
     Family { name: "copy", answer: copy::answer },
     Family { name: "pointwise", answer: pointwise::answer },
     Family { name: "reduce", answer: reduce::answer },

@@ -49,7 +49,7 @@ impl Job<'_> {
         let p = self.product;
         let Shape { warps, columns } = shape;
         let vec = p.vec_b(self.shapes, 8);
-        let (layout, bn, letter) = if p.b.transposed { ("COLS", columns, 'c') } else { ("LANES", columns * vec, 'l') };
+        let (bn, letter) = if p.b.transposed { (columns, 'c') } else { (columns * vec, 'l') };
         let name = format!("gemm_gemv/r{rows}{letter}{columns}w{warps}");
         let shared = warps * rows * bn * 4;
         if p.b.transposed && columns * rows > 32 {
@@ -71,7 +71,8 @@ impl Job<'_> {
             let ending = Ending::new(&p.epilogue, &split);
             let policy = format!(
                 "struct Policy {{\n  using T = {};\n  static constexpr int M = {rows}, VEC = {vec}, VEC_A = {vec_a}, \
-                 WARPS = {warps}, {layout} = {columns};\n  static constexpr bool TRANS_A = {}, TRANS_B = {};\n}};",
+                 WARPS = {warps}, COLS = {columns}, \
+                 LANES = {columns};\n  static constexpr bool TRANS_A = {}, TRANS_B = {};\n}};",
                 print::memory_type(p.a.dtype),
                 p.a.transposed,
                 p.b.transposed

@@ -255,7 +255,7 @@ pub(super) fn arguments(p: &Product, ending: &Ending<'_>, factors: [&str; 2]) ->
     let (lda, ldb) = (p.lda().1, p.ldb().1);
     let params = format!(
         "{{a, b, m, n, k, /*lda*/ {lda}, /*ldb*/ {ldb},\n      /*batch*/ {extents}, /*a_stride*/ {a_strides}, \
-         /*b_stride*/ {b_strides}, {split}}}"
+         /*b_stride*/ {b_strides},\n      {split}}}"
     );
     (args, params)
 }

@@ -1,0 +1,93 @@
+//! Every candidate of every family on a set of problems: there is one, its key is its own, and its kernels compile for
+//! each architecture without spilling registers.
+//!
+//! Compiling needs NVRTC or nvcc and no GPU. Without one the test says that it was skipped.
+
+#[path = "kernels_compile/cubin.rs"]
+mod cubin;
+#[path = "kernels_compile/dense.rs"]
+mod dense;
+#[path = "kernels_compile/memory.rs"]
+mod memory;
+
+use std::collections::BTreeSet;
+
+use lapidary::kernels::{KernelSet, Toolchain, compile};
+use lapidary_templates::{Answer, Arch, Expr, Problem, Shapes, Source, families};
+
+/// A symbol's smallest, typical and largest value.
+fn range(symbol: &str) -> (i64, i64, i64) {
+    match symbol {
+        "t" => (1, 4, 8),
+        _ => (1, 96, 1024),
+    }
+}
+
+fn answer(problem: &Problem, arch: Arch) -> Answer {
+    let bounds = |expr: &Expr| expr.range(&|name| (range(name).0, range(name).2));
+    let typical = |expr: &Expr| expr.eval(&|name| range(name).1);
+    families::answer(problem, arch, &Shapes { range: &bounds, typical: &typical })
+}
+
+fn arch(name: &str) -> Arch {
+    name.parse().expect("a known architecture")
+}
+
+fn problems() -> Vec<(&'static str, Problem)> {
+    [dense::matmuls(), dense::convs(), dense::transposed(), memory::problems()].concat()
+}
+
+#[test]
+fn every_problem_has_candidates_with_keys_of_their_own() {
+    for arch in ["sm_80", "sm_86", "sm_90a"].map(arch) {
+        for (name, problem) in problems() {
+            let answer = answer(&problem, arch);
+            assert!(!answer.candidates.is_empty(), "{name} on {arch}: {:?}", answer.refusals);
+            let keys: BTreeSet<&str> = answer.candidates.iter().map(|candidate| candidate.key.as_str()).collect();
+            assert_eq!(keys.len(), answer.candidates.len(), "{name}: {keys:?}");
+            for candidate in &answer.candidates {
+                assert!(candidate.cost.is_finite() && candidate.cost > 0.0, "{name}: {}", candidate.key);
+            }
+            for refusal in &answer.refusals {
+                assert!(!keys.contains(refusal.key.as_str()), "{name}: {} is offered and refused", refusal.key);
+            }
+        }
+    }
+}
+
+/// The candidates that are compiled on every run: the quickest by prediction. `LAPIDARY_KERNELS=all` compiles all.
+const QUICKEST: usize = 2;
+
+#[test]
+fn every_candidate_compiles_without_spills() {
+    let Some(toolchain) = Toolchain::find(None) else {
+        eprintln!("SKIPPED: no CUDA compiler, so that no kernel was compiled; set CUDA_HOME");
+        return;
+    };
+    let all = std::env::var("LAPIDARY_KERNELS").is_ok_and(|value| value == "all");
+    let only = std::env::var("LAPIDARY_PROBLEM").ok();
+    for arch in ["sm_80", "sm_90a"].map(arch) {
+        let mut sources: BTreeSet<Source> = BTreeSet::new();
+        for (name, problem) in problems() {
+            if only.as_ref().is_some_and(|only| only != name) {
+                continue;
+            }
+            let mut candidates = answer(&problem, arch).candidates;
+            candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+            let count = if all { candidates.len() } else { QUICKEST };
+            let launches = candidates.into_iter().take(count).flat_map(|candidate| candidate.launches);
+            sources.extend(launches.map(|launch| launch.source));
+        }
+        let set = KernelSet::named(sources.iter().collect());
+        let cubins = compile(&set, arch, &toolchain, &|_| {}).expect("the compiler works");
+        let mut spilling = Vec::new();
+        for (kernel, cubin) in set.kernels.iter().zip(&cubins) {
+            let frame = cubin::frame_bytes(cubin).expect("a cubin of one kernel");
+            if frame > 0 {
+                spilling.push(format!("--- {} uses {frame} bytes of stack ---\n{}", kernel.entry, kernel.text));
+            }
+        }
+        assert!(spilling.is_empty(), "{arch}: {} kernels spill\n{}", spilling.len(), spilling.join("\n"));
+        eprintln!("{} kernels compiled for {arch} by {toolchain}", set.kernels.len());
+    }
+}
