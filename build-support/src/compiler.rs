@@ -27,6 +27,7 @@ pub struct Compiler {
     precision: String,
     dims: Vec<(String, Range)>,
     cuda: Option<PathBuf>,
+    contents: Contents,
     out_dir: Option<PathBuf>,
 }
 
@@ -56,6 +57,7 @@ impl Compiler {
             precision: "fp32".to_owned(),
             dims: Vec::new(),
             cuda: None,
+            contents: Contents::Plans,
             out_dir: None,
         }
     }
@@ -98,6 +100,12 @@ impl Compiler {
         self
     }
 
+    /// Writes the module's types alone, as `LAPIDARY_STUB=1` in the environment does.
+    pub fn stub(mut self) -> Compiler {
+        self.contents = Contents::Stub;
+        self
+    }
+
     /// Writes below this folder instead of `OUT_DIR`.
     pub fn out_dir(mut self, folder: impl Into<PathBuf>) -> Compiler {
         self.out_dir = Some(folder.into());
@@ -122,8 +130,8 @@ impl Compiler {
             println!("cargo::rerun-if-changed={}", folder.join(location).display());
         }
         let compiled = lapidary::compile(&model, &options)?;
-        let contents =
-            if env::var_os(STUB).is_some_and(|value| value != "0") { Contents::Stub } else { Contents::Plans };
+        let asked = env::var_os(STUB).is_some_and(|value| value != "0" && !value.is_empty());
+        let contents = if asked { Contents::Stub } else { self.contents };
         let module = self.module(&model, &compiled, contents)?;
         let folder = out_dir.join(&module.name);
         files::write(&folder, &module.files)?;

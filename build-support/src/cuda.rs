@@ -34,8 +34,9 @@ fn nvcc() -> Option<PathBuf> {
     if !std::env::vars_os().any(is_named) {
         return None;
     }
-    let tool = cc::Build::new().cuda(true).cargo_metadata(false).try_get_compiler().ok()?;
-    Some(tool.path().to_owned())
+    let tool = cc::Build::new().cuda(true).cargo_metadata(false).try_get_compiler();
+    // Outside of a build script `cc` does not know the target, and then the plain variable counts.
+    tool.map(|tool| tool.path().to_owned()).ok().or_else(|| std::env::var_os("NVCC").map(PathBuf::from))
 }
 
 /// The cubins of a plan; none on `cpu`.

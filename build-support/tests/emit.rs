@@ -44,6 +44,19 @@ fn a_module_is_written_and_written_again_unchanged() {
 }
 
 #[test]
+fn a_stub_has_types_alone() {
+    let out = tempfile::tempdir().unwrap();
+    // Kernels would need a CUDA compiler; types need none.
+    let compiler = Compiler::new(digits()).name("digits").targets(["cpu", "sm_80"]).out_dir(out.path());
+    let emitted = compiler.stub().emit().unwrap();
+    assert!(emitted.weights.is_none());
+    let files: Vec<PathBuf> = read(&emitted.folder).into_keys().collect();
+    assert_eq!(files, ["src/lib.rs", "src/plan.rs"].map(|path| emitted.folder.join(path)));
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    assert!(text.contains("pub struct Digits") && text.contains("Err(Error::Stub {"), "{text}");
+}
+
+#[test]
 fn everything_wrong_with_a_call_is_said_at_once() {
     let out = tempfile::tempdir().unwrap();
     let compiler = Compiler::new(digits()).targets(["cpu", "sm_12"]).precision("fp12").dim("batch", 4, 1, 8);

@@ -52,17 +52,19 @@ fn the_committed_crate_is_what_the_compiler_writes() {
     }
 }
 
-/// Runs an example in a target folder that all examples share.
-fn example(name: &str) -> String {
+/// `cargo run` of an example, in a target folder that all examples share.
+fn command(name: &str) -> Command {
     let manifest = root().join("examples").join(name).join("Cargo.toml");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["run", "--release", "--quiet", "--locked", "--manifest-path"])
-        .arg(manifest)
-        .env("CARGO_TARGET_DIR", root().join("target/examples"))
-        .env_remove("LAPIDARY_STUB")
-        .output()
-        .unwrap();
+    let mut command = Command::new(cargo);
+    command.args(["run", "--release", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
+    command.env("CARGO_TARGET_DIR", root().join("target/examples")).env_remove("LAPIDARY_STUB");
+    command
+}
+
+/// What an example prints.
+fn example(name: &str) -> String {
+    let output = command(name).output().unwrap();
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -79,6 +81,10 @@ fn the_quickstart_recognizes_its_digits() {
 #[test]
 fn the_build_script_compiles_the_same_model() {
     assert_eq!(example("02-build-rs").trim_end(), "0 1 2 3 4 5 6 7 8 9");
+    // As a stub it compiles too, and says what it is where it is loaded.
+    let output = command("02-build-rs").env("LAPIDARY_STUB", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Stub { model: \"digits\" }"), "{said}");
 }
 
 #[test]
