@@ -10,7 +10,7 @@ const LAUNCH: f64 = 2.0;
 /// Microseconds from a load to its data.
 const LATENCY: f64 = 0.7;
 /// Warp instructions that an SM issues a clock, of the four it could.
-const ISSUED: f64 = 2.0;
+const ISSUED: f64 = 2.5;
 /// The share of the peak bandwidth that streaming kernels reach.
 const STREAMED: f64 = 0.85;
 /// Threads that an SM holds.

@@ -258,18 +258,17 @@ impl Tiled {
         if moved.element > 8 {
             return Err("elements have more than 8 bytes".to_owned());
         }
-        let widest = |strides: &[Expr], own: usize, other: usize, offset: &Expr| {
+        let widest = |strides: &[Expr], own: usize, offset: &Expr| {
             let outer = (0..=row).filter(|&axis| axis != own).map(|axis| &strides[axis]);
             let must: Vec<&Expr> = outer.chain([&dims[own], offset]).collect();
-            debug_assert_ne!(own, other);
             let fits = |vec: &i64| must.iter().all(|expr| shapes.is_multiple(expr, *vec));
             powers_of_two(16 / moved.element).find(fits).unwrap_or(1)
         };
         Ok(Tiled {
             column,
             tile: if moved.element <= 2 { 64 } else { 32 },
-            vec_x: widest(x, column, row, &moved.offsets[0]),
-            vec_y: widest(y, row, column, &moved.offsets[1]),
+            vec_x: widest(x, column, &moved.offsets[0]),
+            vec_y: widest(y, row, &moved.offsets[1]),
         })
     }
 

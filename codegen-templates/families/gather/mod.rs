@@ -77,7 +77,8 @@ impl<'p> Operands<'p> {
                 + typical(&self.indices.count()) * self.indices.dtype.bits() as f64 / 8.0,
             blocks: typical(&blocks),
             threads: f64::from(THREADS),
-            in_flight: f64::from(THREADS) * vec as f64 * element / 2.0,
+            // The indices come first.
+            in_flight: f64::from(THREADS) * vec as f64 * read / 2.0,
             instructions: elements / vec as f64 * 60.0,
         };
         (call.launch(function, THREADS, blocks), work)

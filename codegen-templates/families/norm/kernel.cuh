@@ -27,9 +27,9 @@ struct Params {
   const void* scale;
   const void* bias;
   void* y;
-  // f32 (f64 for f64 x), one a row; null where not wanted.
-  void* mean;
-  void* inv_std;
+  // One a row; null where not wanted.
+  float* mean;
+  float* inv_std;
   i64 rows, n;
   // CHANNEL only: groups of an image, channels of a group, elements of a channel; channels * spatial == n.
   i64 groups, channels, spatial;
@@ -80,9 +80,8 @@ struct Scaling {
 template <class Policy>
 LAPIDARY_FN void store_stats(const Params<Policy>& p, i64 row, Compute<typename Policy::X> mean,
                              Compute<typename Policy::X> inv_std) {
-  using R = Compute<typename Policy::X>;
-  if (p.mean != nullptr) static_cast<R*>(p.mean)[row] = mean;
-  if (p.inv_std != nullptr) static_cast<R*>(p.inv_std)[row] = inv_std;
+  if (p.mean != nullptr) p.mean[row] = static_cast<float>(mean);
+  if (p.inv_std != nullptr) p.inv_std[row] = static_cast<float>(inv_std);
 }
 
 // A team of ROW_THREADS a row. PER_THREAD > 0 holds the row in registers (n <= ROW_THREADS * PER_THREAD); 0 reads

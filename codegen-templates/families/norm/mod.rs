@@ -160,8 +160,8 @@ impl Rows {
         call.pointer("const void", "scale", &there(1));
         call.pointer("const void", "bias", &there(2));
         call.pointer("void", "y", &result);
-        call.pointer("void", "mean", &wanted(1));
-        call.pointer("void", "inv_std", &wanted(2));
+        call.pointer("float", "mean", &wanted(1));
+        call.pointer("float", "inv_std", &wanted(2));
         call.extent("rows", &self.rows, As::Wide);
         call.extent("n", &self.n, As::Wide);
         match &self.affine {

@@ -96,42 +96,47 @@ struct Frame {
   }
 
   static LAPIDARY_FN void load_scalars(const P& p, Registers<1, Inputs>& scalars) {
-    static_for<Inputs::count>([&](auto i) {
-      constexpr int I = decltype(i)::value;
-      if constexpr (Policy::access[I] == Access::SCALAR) {
-        scalars.template at<I>()[0] = widen<type_at<I, Inputs>>(input<I>(p)[0]);
-      }
-    });
+    // The registers of no inputs have no member that the lambda could name.
+    if constexpr (Inputs::count > 0) {
+      static_for<Inputs::count>([&](auto i) {
+        constexpr int I = decltype(i)::value;
+        if constexpr (Policy::access[I] == Access::SCALAR) {
+          scalars.template at<I>()[0] = widen<type_at<I, Inputs>>(input<I>(p)[0]);
+        }
+      });
+    }
   }
 
   // The N elements that begin at the output's position `linear`.
   template <int N>
   static LAPIDARY_FN void load(const P& p, Registers<1, Inputs>& scalars, Index linear, const Index (&at)[RANK],
                                Registers<N, Inputs>& in) {
-    static_for<Inputs::count>([&](auto i) {
-      constexpr int I = decltype(i)::value;
-      using T = type_at<I, Inputs>;
-      constexpr Access access = Policy::access[I];
-      auto& values = in.template at<I>();
-      if constexpr (access == Access::SCALAR) {
+    if constexpr (Inputs::count > 0) {
+      static_for<Inputs::count>([&](auto i) {
+        constexpr int I = decltype(i)::value;
+        using T = type_at<I, Inputs>;
+        constexpr Access access = Policy::access[I];
+        auto& values = in.template at<I>();
+        if constexpr (access == Access::SCALAR) {
 #pragma unroll
-        for (int e = 0; e < N; ++e) values[e] = scalars.template at<I>()[0];
-      } else if constexpr (access == Access::LINEAR) {
-        load_values<T, N>(input<I>(p) + linear, values);
-      } else {
-        const Memory<T>* x = input<I>(p) + dot<RANK>(at, p.strides[I]);
-        if constexpr (access == Access::INNER) {
-          load_values<T, N>(x, values);
-        } else if constexpr (access == Access::SPLAT) {
-          const Compute<T> value = widen<T>(x[0]);
-#pragma unroll
-          for (int e = 0; e < N; ++e) values[e] = value;
+          for (int e = 0; e < N; ++e) values[e] = scalars.template at<I>()[0];
+        } else if constexpr (access == Access::LINEAR) {
+          load_values<T, N>(input<I>(p) + linear, values);
         } else {
+          const Memory<T>* x = input<I>(p) + dot<RANK>(at, p.strides[I]);
+          if constexpr (access == Access::INNER) {
+            load_values<T, N>(x, values);
+          } else if constexpr (access == Access::SPLAT) {
+            const Compute<T> value = widen<T>(x[0]);
 #pragma unroll
-          for (int e = 0; e < N; ++e) values[e] = widen<T>(x[e * p.strides[I][RANK - 1]]);
+            for (int e = 0; e < N; ++e) values[e] = value;
+          } else {
+#pragma unroll
+            for (int e = 0; e < N; ++e) values[e] = widen<T>(x[e * p.strides[I][RANK - 1]]);
+          }
         }
-      }
-    });
+      });
+    }
   }
 
   template <int N, int... I, int... O>

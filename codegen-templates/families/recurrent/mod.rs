@@ -16,7 +16,6 @@ use crate::program::Program;
 use crate::view::powers_of_two;
 
 const FAMILY: &str = "recurrent";
-const THREADS: u32 = 512;
 /// Operands, as ONNX numbers them.
 const X: usize = 0;
 const W: usize = 1;
@@ -81,6 +80,11 @@ impl<'p> Layer<'p> {
         }
     }
 
+    /// Threads of a block: doubles take twice the registers.
+    fn threads(&self) -> u32 {
+        if self.x.dtype == DType::F64 { 256 } else { 512 }
+    }
+
     fn bytes(&self) -> i64 {
         self.x.dtype.bits() as i64 / 8
     }
@@ -96,7 +100,8 @@ impl<'p> Layer<'p> {
 fn candidates(problem: &Problem, spec: &Recurrent, arch: Arch, shapes: &Shapes<'_>) -> Result<Answer, String> {
     let layer = Layer::of(problem, spec)?;
     let projection = projection(problem, &layer, arch, shapes)?;
-    let room = i64::from(arch.limits().shared_per_block);
+    // The kernel has a few bytes of static shared memory, too.
+    let room = i64::from(arch.limits().shared_per_block) - 256;
     let sequences = (shapes.typical)(&layer.batch).max(1);
     let mut answer = Answer::default();
     for keeps_r in [false, true] {
@@ -191,7 +196,7 @@ fn steps(
     let vec = powers_of_two(most).find(|vec| hidden % vec == 0).unwrap_or(1);
     let mut call = Call::new(FAMILY, format!("{name}_{}", layer.x.dtype), format!("{name}, all time steps"));
     policy(&mut call, layer, projected, keeps_r);
-    call.ints(&[("BATCH", batch), ("VEC", vec), ("THREADS", i64::from(THREADS))]);
+    call.ints(&[("BATCH", batch), ("VEC", vec), ("THREADS", i64::from(layer.threads()))]);
     let there = |k: usize| problem.optional_input(k).map_or(Place::Absent, |_| Place::input(k));
     let wanted = |k: usize| problem.optional_output(k).map_or(Place::Absent, |_| Place::output(k));
     call.pointer("const void", "xw", &Place::Workspace(0));
@@ -228,12 +233,12 @@ fn steps(
         // R comes from the second level of cache, or once from it and then from shared memory.
         bytes: typical(&blocks) * weights * if keeps_r { 1.0 } else { steps / 3.0 },
         blocks: typical(&blocks),
-        threads: f64::from(THREADS),
-        in_flight: f64::from(THREADS) * 4.0 * (vec * layer.bytes()) as f64,
+        threads: f64::from(layer.threads()),
+        in_flight: f64::from(layer.threads()) * 4.0 * (vec * layer.bytes()) as f64,
         instructions: typical(&blocks) * steps * (products * batch as f64 * 1.5 + hidden as f64 * 100.0),
     };
     let cost = work.microseconds(arch) + steps * 2.0;
-    (call.launch_with("recurrent::run", THREADS, blocks, shared), cost)
+    (call.launch_with("recurrent::run", layer.threads(), blocks, shared), cost)
 }
 
 fn policy(call: &mut Call, layer: &Layer<'_>, projected: DType, keeps_r: bool) {

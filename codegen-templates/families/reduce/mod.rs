@@ -2,6 +2,7 @@
 //!
 //! Neighbouring axes of one fate, kept or reduced, are merged first; which kernel applies follows from what is left.
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::{ArgReduce, Reduce, ReduceKind};
 
 use crate::arch::Arch;
@@ -10,8 +11,8 @@ use crate::candidate::{Answer, Candidate, Shapes};
 use crate::extent::Expr;
 use crate::predict::{Work, in_turn};
 use crate::print;
-use crate::problem::{Kind, Operand, Problem};
-use crate::view::{contiguous, powers_of_two, product};
+use crate::problem::{Kind, Problem};
+use crate::view::{powers_of_two, product};
 
 const FAMILY: &str = "reduce";
 const THREADS: u32 = 256;
@@ -40,69 +41,137 @@ struct Run {
 }
 
 fn runs(dims: &[Expr], spec: &Reduce) -> Vec<Run> {
+    merge(dims.iter().enumerate().map(|(axis, dim)| (dim.clone(), spec.axes.contains(axis))).collect())
+}
+
+/// The axes of a contiguous operand, each with whether it is reduced, as runs.
+fn merge(axes: Vec<(Expr, bool)>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for (axis, (dim, stride)) in dims.iter().zip(contiguous(dims)).enumerate() {
-        if dim.is(1) {
-            continue;
-        }
-        let reduced = spec.axes.contains(axis);
+    let mut stride = Expr::constant(1);
+    for (dim, reduced) in axes.into_iter().rev().filter(|(dim, _)| !dim.is(1)) {
         match runs.last_mut() {
-            Some(last) if last.reduced == reduced => {
-                last.extent = last.extent.clone() * dim.clone();
-                last.stride = stride;
-            }
-            _ => runs.push(Run { reduced, extent: dim.clone(), stride }),
+            Some(last) if last.reduced == reduced => last.extent = dim.clone() * last.extent.clone(),
+            _ => runs.push(Run { reduced, extent: dim.clone(), stride: stride.clone() }),
         }
+        stride = stride * dim;
     }
+    runs.reverse();
     runs
+}
+
+/// The reductions that a reduction is made of, and the type between them; `None` where the result would differ.
+fn stage_kinds(kind: ReduceKind, x: DType) -> Option<(ReduceKind, DType, ReduceKind)> {
+    let is_unsigned = matches!(x, DType::U64 | DType::U32 | DType::U16 | DType::U8 | DType::Bool);
+    let sums = match (x.is_float(), is_unsigned) {
+        (true, _) if x == DType::F64 => DType::F64,
+        (true, _) => DType::F32,
+        (false, true) => DType::U64,
+        (false, false) => DType::I64,
+    };
+    match kind {
+        ReduceKind::Max | ReduceKind::Min => Some((kind, x, kind)),
+        ReduceKind::Sum | ReduceKind::Prod => Some((kind, sums, kind)),
+        ReduceKind::L1 | ReduceKind::SumSquare => Some((kind, sums, ReduceKind::Sum)),
+        ReduceKind::LogSum => Some((ReduceKind::Sum, sums, kind)),
+        // A mean, a root or a logarithm of integers would be truncated in between.
+        ReduceKind::Mean | ReduceKind::L2 | ReduceKind::LogSumExp => x.is_float().then_some((kind, sums, kind)),
+    }
+}
+
+/// A key as a part of another's.
+fn short(key: &str) -> String {
+    key.trim_start_matches("reduce_").replace('/', "_")
 }
 
 /// A reduction of one operand, and what its kernels have in common.
 struct Reduction<'p> {
-    spec: &'p Reduce,
-    x: &'p Operand,
+    kind: ReduceKind,
+    /// Place and type of the operand and of the result.
+    from: (Place, DType),
+    to: (Place, DType),
     arch: Arch,
     shapes: &'p Shapes<'p>,
 }
 
 fn reduce(problem: &Problem, spec: &Reduce, arch: Arch, shapes: &Shapes<'_>) -> Result<Answer, String> {
-    let x = problem.input(0)?;
-    print::check_type(x.dtype)?;
-    problem.output(0)?;
-    let reduction = Reduction { spec, x, arch, shapes };
-    let runs = runs(&x.dims, spec);
-    let one = Expr::constant(1);
+    let (x, y) = (problem.input(0)?, problem.output(0)?);
+    [x, y].into_iter().try_for_each(|operand| print::check_type(operand.dtype))?;
+    let (from, to) = ((Place::input(0), x.dtype), (Place::output(0), y.dtype));
     let mut answer = Answer::default();
-    match runs.as_slice() {
-        [] => reduction.rows(&one, &one, &mut answer),
-        [all] if all.reduced => reduction.rows(&one, &all.extent, &mut answer),
-        [all] => reduction.rows(&all.extent, &one, &mut answer),
-        [rows, n] if n.reduced => reduction.rows(&rows.extent, &n.extent, &mut answer),
-        [n, inner] => reduction.columns([&one, &n.extent, &inner.extent], &mut answer),
-        [outer, n, inner] if n.reduced => {
-            reduction.columns([&outer.extent, &n.extent, &inner.extent], &mut answer);
-        }
-        runs => reduction.general(runs, &mut answer),
-    }
+    Reduction { kind: spec.kind, from, to, arch, shapes }.of(&runs(&x.dims, spec), &mut answer);
     Ok(answer)
 }
 
 impl Reduction<'_> {
+    /// The kernels for a contiguous operand of these axes.
+    fn of(&self, runs: &[Run], answer: &mut Answer) {
+        let one = Expr::constant(1);
+        match runs {
+            [] => self.rows(&one, &one, answer),
+            [all] if all.reduced => self.rows(&one, &all.extent, answer),
+            [all] => self.rows(&all.extent, &one, answer),
+            [rows, n] if n.reduced => self.rows(&rows.extent, &n.extent, answer),
+            [n, inner] => self.columns([&one, &n.extent, &inner.extent], answer),
+            [outer, n, inner] if n.reduced => self.columns([&outer.extent, &n.extent, &inner.extent], answer),
+            runs => {
+                self.general(runs, answer);
+                self.stages(runs, answer);
+            }
+        }
+    }
+
+    /// The innermost reduced axis first, into a scratch buffer, then the others.
+    fn stages(&self, runs: &[Run], answer: &mut Answer) {
+        let Some((first, between, second)) = stage_kinds(self.kind, self.from.1) else {
+            answer.refuse("reduce_stages", "the reduction of reductions rounds otherwise");
+            return;
+        };
+        let Some(at) = runs.iter().rposition(|run| run.reduced) else { return };
+        let extents = |runs: &[Run]| product(&runs.iter().map(|run| run.extent.clone()).collect::<Vec<_>>());
+        let [outer, inner] = [&runs[..at], &runs[at + 1..]].map(extents);
+        let scratch = (Place::Workspace(0), between);
+        let quickest = |answer: Answer| {
+            let plain = answer.candidates.into_iter().filter(|candidate| candidate.workspace.is_empty());
+            plain.min_by(|a, b| a.cost.total_cmp(&b.cost))
+        };
+        let (mut inside, mut outside) = (Answer::default(), Answer::default());
+        let stage = Reduction { kind: first, from: self.from.clone(), to: scratch.clone(), ..*self };
+        if inner.is(1) {
+            stage.rows(&outer, &runs[at].extent, &mut inside);
+        } else {
+            stage.columns([&outer, &runs[at].extent, &inner], &mut inside);
+        }
+        let left: Vec<(Expr, bool)> = runs
+            .iter()
+            .enumerate()
+            .filter(|(k, _)| *k != at)
+            .map(|(_, run)| (run.extent.clone(), run.reduced))
+            .collect();
+        Reduction { kind: second, from: scratch, to: self.to.clone(), ..*self }.of(&merge(left), &mut outside);
+        if let (Some(inside), Some(outside)) = (quickest(inside), quickest(outside)) {
+            answer.candidates.push(Candidate {
+                key: format!("reduce_stages/{}_{}", short(&inside.key), short(&outside.key)),
+                launches: inside.launches.into_iter().chain(outside.launches).collect(),
+                workspace: vec![outer * inner * Expr::from(between.bits() / 8)],
+                cost: inside.cost + outside.cost,
+            });
+        }
+    }
+
     fn typical(&self, expr: &Expr) -> f64 {
         (self.shapes.typical)(expr).max(0) as f64
     }
 
     fn bytes(&self) -> i64 {
-        self.x.dtype.bits() as i64 / 8
+        self.from.1.bits() as i64 / 8
     }
 
     fn call(&self, variant: &str) -> Call {
-        let (name, spelled) = kind(self.spec.kind);
-        let title = format!("Reduces by {name}");
-        let dtype = print::type_name(self.x.dtype);
-        let mut call = Call::new(FAMILY, format!("reduce_{name}_{variant}_{}", self.x.dtype), title);
-        call.using("X", dtype);
-        call.using("Y", dtype);
+        let (name, spelled) = kind(self.kind);
+        let (x, y) = (self.from.1, self.to.1);
+        let mut call = Call::new(FAMILY, format!("reduce_{name}_{variant}_{x}"), format!("Reduces by {name}"));
+        call.using("X", print::type_name(x));
+        call.using("Y", print::type_name(y));
         call.constant("reduce::Kind", &format!("KIND = reduce::Kind::{spelled}"));
         call
     }
@@ -113,8 +182,8 @@ impl Reduction<'_> {
         for team in teams(self.typical(n), vec) {
             let mut call = self.call("rows");
             call.ints(&[("THREADS", i64::from(THREADS)), ("ROW_THREADS", team), ("VEC", vec)]);
-            call.pointer("const void", "x", &Place::input(0));
-            call.pointer("void", "y", &Place::output(0));
+            call.pointer("const void", "x", &self.from.0);
+            call.pointer("void", "y", &self.to.0);
             call.extent("rows", rows, As::Wide);
             call.extent("n", n, As::Wide);
             let blocks = rows.ceil_div(&Expr::constant(i64::from(THREADS) / team));
@@ -141,13 +210,13 @@ impl Reduction<'_> {
         };
         let mut partial = self.call("partial");
         partial.ints(&policy);
-        partial.pointer("const void", "x", &Place::input(0));
+        partial.pointer("const void", "x", &self.from.0);
         partial.pointer("void", "states", &Place::Workspace(0));
         extents(&mut partial);
         let mut finish = self.call("finish");
         finish.ints(&policy);
         finish.pointer("const void", "states", &Place::Workspace(0));
-        finish.pointer("void", "y", &Place::output(0));
+        finish.pointer("void", "y", &self.to.0);
         extents(&mut finish);
         let states = rows.clone() * parts;
         let warps = Expr::constant(i64::from(THREADS) / 32);
@@ -172,8 +241,8 @@ impl Reduction<'_> {
         for (bx, by) in [(32, 8), (128, 1)] {
             let mut call = self.call("columns");
             call.ints(&[("BX", bx), ("BY", by)]);
-            call.pointer("const void", "x", &Place::input(0));
-            call.pointer("void", "y", &Place::output(0));
+            call.pointer("const void", "x", &self.from.0);
+            call.pointer("void", "y", &self.to.0);
             call.extent("outer", outer, As::Wide);
             call.extent("n", n, As::Wide);
             call.extent("inner", inner, As::Wide);
@@ -196,8 +265,8 @@ impl Reduction<'_> {
         let reduced = list(true, |run| &run.extent, 1);
         let mut call = self.call("general");
         call.ints(&[("KEPT", kept.len() as i64), ("REDUCED", reduced.len() as i64)]);
-        call.pointer("const void", "x", &Place::input(0));
-        call.pointer("void", "y", &Place::output(0));
+        call.pointer("const void", "x", &self.from.0);
+        call.pointer("void", "y", &self.to.0);
         call.extents("k", &kept, As::Wide);
         call.extents("ks", &list(false, |run| &run.stride, 0), As::Wide);
         call.extents("r", &reduced, As::Wide);
@@ -308,9 +377,15 @@ fn arg_reduce(problem: &Problem, spec: &ArgReduce, arch: Arch, shapes: &Shapes<'
     let mut answer = Answer::default();
     let threads = Expr::constant(i64::from(THREADS));
     let results = outer.clone() * inner.clone();
-    let mut work = column_work([typical(&outer), typical(&n), typical(&inner)], bytes, 32, 8);
-    work.in_flight /= 8.0;
-    work.blocks = (typical(&results) / f64::from(THREADS)).ceil();
+    let pass = column_work([typical(&outer), typical(&n), typical(&inner)], bytes, 32, 1);
+    let work = Work {
+        blocks: (typical(&results) / f64::from(THREADS)).ceil(),
+        threads: f64::from(THREADS),
+        in_flight: f64::from(THREADS).min(typical(&results))
+            * (32.0 / typical(&inner).max(1.0)).max(bytes as f64)
+            * 4.0,
+        ..pass
+    };
     answer.offer(
         "reduce_arg/columns".to_owned(),
         vec![call("columns", 1).launch("reduce::arg_columns", THREADS, results.ceil_div(&threads))],

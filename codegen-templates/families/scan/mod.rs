@@ -44,12 +44,13 @@ fn candidates(problem: &Problem, axis: usize, modes: &str, arch: Arch, shapes: &
     let mut answer = Answer::default();
     let columns = outer.clone() * inner.clone();
     let blocks = columns.ceil_div(&Expr::constant(i64::from(THREADS)));
+    // Columns that lie apart are read by the sector.
+    let apart = (32.0 / (typical(&inner) * bytes)).max(1.0);
     let work = Work {
-        // Columns that lie apart are read by the sector.
-        bytes: 2.0 * elements * bytes * (32.0 / (typical(&inner) * bytes)).max(1.0),
+        bytes: 2.0 * elements * bytes * apart,
         blocks: typical(&blocks),
         threads: f64::from(THREADS),
-        in_flight: f64::from(THREADS).min(typical(&columns)) * bytes * 4.0,
+        in_flight: f64::from(THREADS).min(typical(&columns)) * bytes * 4.0 * apart,
         instructions: elements * 10.0,
     };
     let launch = call("columns").launch("scan::columns", THREADS, blocks);

@@ -102,7 +102,7 @@ impl<'p> Scatter<'p> {
             bytes: typical(&self.updates.count()) * (bytes + 32.0),
             blocks: typical(&blocks),
             threads: f64::from(THREADS),
-            in_flight: f64::from(THREADS) * bytes,
+            in_flight: f64::from(THREADS) * 32.0,
             instructions: typical(&self.updates.count()) * 60.0,
         };
         let launch = self.call("unique").launch(&format!("scatter::{name}_unique"), THREADS, blocks);

@@ -128,7 +128,7 @@ pub fn team_work(rows: f64, n: f64, bytes: i64, team: &Team, passes: f64) -> Wor
     Work {
         bytes: rows * n * bytes as f64 * (1.0 + reads),
         in_flight,
-        instructions: pass.instructions * 2.0 + rows * n * 20.0 + slots * 8.0 + uncoalesced(rows * n, bytes, team),
+        instructions: pass.instructions * 2.0 + rows * n * 8.0 + slots * 6.0 + uncoalesced(rows * n, bytes, team),
         ..pass
     }
 }

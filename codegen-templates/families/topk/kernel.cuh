@@ -8,7 +8,7 @@
 
 namespace lapidary::topk {
 
-// x [outer, n, inner]; values and indices [outer, k, inner]; k <= n < 2^31.
+// x [outer, n, inner]; values and indices [outer, k, inner], null where not wanted; k <= n < 2^31.
 struct Params {
   const void* x;
   void* values;
@@ -76,8 +76,8 @@ LAPIDARY_FN void sorted(const Params& p) {
   } while (taken < n);
   for (i64 i = threadIdx.x; i < p.k; i += THREADS) {
     const i64 to = (row / p.inner * p.k + i) * p.inner + row % p.inner;
-    static_cast<Memory<X>*>(p.values)[to] = narrow<X>(values[i]);
-    p.indices[to] = at[i];
+    if (p.values != nullptr) static_cast<Memory<X>*>(p.values)[to] = narrow<X>(values[i]);
+    if (p.indices != nullptr) p.indices[to] = at[i];
   }
 }
 
@@ -105,8 +105,8 @@ LAPIDARY_FN void counted(const Params& p) {
   }
   if (mine < n && place < p.k) {
     const i64 to = (row / p.inner * p.k + place) * p.inner + row % p.inner;
-    static_cast<Memory<X>*>(p.values)[to] = narrow<X>(value);
-    p.indices[to] = mine;
+    if (p.values != nullptr) static_cast<Memory<X>*>(p.values)[to] = narrow<X>(value);
+    if (p.indices != nullptr) p.indices[to] = mine;
   }
 }
 
