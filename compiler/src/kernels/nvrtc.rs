@@ -70,7 +70,10 @@ impl Nvrtc {
     pub fn compile(&self, kernel: &Kernel, arch: Arch) -> Result<Vec<u8>, Failure> {
         let headers = headers::closure(&kernel.text);
         let program = Program::new(&kernel.text, &format!("{}.cu", kernel.entry), &headers)?;
-        program.compile(&[c"-std=c++17".to_owned(), option("--gpu-architecture", &arch.to_string())?])?;
+        // Without the second, generic lambdas and constexpr functions count as host functions, which NVRTC refuses.
+        let options =
+            [c"-std=c++17".to_owned(), c"-default-device".to_owned(), option("--gpu-architecture", &arch.to_string())?];
+        program.compile(&options)?;
         program.read(sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN)
     }
 }
