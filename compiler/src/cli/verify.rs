@@ -111,12 +111,17 @@ impl Verify {
                     if comparable {
                         let given = Tensor { dims: expected.dims.clone(), ..given };
                         let text = format!("{}: {} (inner, of {label})", case.name, inner.name);
-                        off.push(Check::new(text, &given, expected, bar));
+                        let check = Check::new(text, &given, expected, bar);
+                        // A step of several launches shows its result after each; the last one counts.
+                        match off.last_mut() {
+                            Some((last, earlier)) if *last == tensor => *earlier = check,
+                            Some(_) | None => off.push((tensor, check)),
+                        }
                     }
                 })?;
                 match watched {
-                    Watched::Saturated => checks.extend(off),
-                    Watched::All => match off.iter().find(|check| !check.passed) {
+                    Watched::Saturated => checks.extend(off.into_iter().map(|(_, check)| check)),
+                    Watched::All => match off.iter().map(|(_, check)| check).find(|check| !check.passed) {
                         Some(first) => println!("first diverging tensor: {}", first.text),
                         None => println!("{}: no inner tensor diverges ({} compared)", case.name, off.len()),
                     },
