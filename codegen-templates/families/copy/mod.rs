@@ -382,3 +382,6 @@ fn pad(problem: &Problem, mode: PadMode, lo: &[Expr], arch: Arch, shapes: &Shape
     answer.offer(format!("copy_pad/{name}"), vec![call.launch("copy::pad", THREADS, blocks)], work.microseconds(arch));
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests;

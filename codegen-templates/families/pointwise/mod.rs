@@ -364,3 +364,6 @@ fn calls(instr: &Instr) -> i64 {
         ScalarOp::Pow => 4 * wide,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -408,3 +408,32 @@ fn arg_reduce(problem: &Problem, spec: &ArgReduce, arch: Arch, shapes: &Shapes<'
 pub fn around(dims: &[Expr], axis: usize) -> [Expr; 3] {
     [product(&dims[..axis]), dims[axis].clone(), product(&dims[axis + 1..])]
 }
+
+#[cfg(test)]
+mod tests {
+    use lapidary_runtime::op::Axes;
+
+    use super::*;
+
+    fn described(dims: &str, axes: &[usize]) -> Vec<String> {
+        let dims: Vec<Expr> = dims.split_whitespace().map(|dim| dim.parse().expect("a formula")).collect();
+        let spec = Reduce { kind: ReduceKind::Sum, axes: Axes::of(axes.iter().copied()) };
+        let letter = |run: &Run| if run.reduced { 'r' } else { 'k' };
+        runs(&dims, &spec).iter().map(|run| format!("{}{} by {}", letter(run), run.extent, run.stride)).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_fate_are_one_axis() {
+        assert_eq!(described("b 3 h w", &[2, 3]), ["k3*b by h*w", "rh*w by 1"]);
+        assert_eq!(described("b 3 1 w", &[0, 3]), ["rb by 3*w", "k3 by w", "rw by 1"]);
+        assert_eq!(described("b 1 4", &[1]), ["k4*b by 1"]);
+        assert_eq!(described("b 2 3", &[1]), ["kb by 6", "r2 by 3", "k3 by 1"]);
+    }
+
+    #[test]
+    fn reductions_are_split_only_where_nothing_is_rounded_in_between() {
+        assert_eq!(stage_kinds(ReduceKind::Mean, DType::I32), None);
+        assert_eq!(stage_kinds(ReduceKind::L1, DType::U8), Some((ReduceKind::L1, DType::U64, ReduceKind::Sum)));
+        assert_eq!(stage_kinds(ReduceKind::Mean, DType::F16), Some((ReduceKind::Mean, DType::F32, ReduceKind::Mean)));
+    }
+}
