@@ -37,6 +37,7 @@ pub const FILES: &[(&str, &str)] = files![
     "src/cpu/resize.rs",
     "src/cpu/scan.rs",
     "src/cpu/scatter.rs",
+    "src/cpu/sheet.rs",
     "src/cpu/simd.rs",
     "src/cpu/softmax.rs",
     "src/cpu/testing.rs",

@@ -5,6 +5,7 @@ use crate::cpu::matmul::Panels;
 use crate::cpu::memory::{Buffer, Tensor, TensorMut, cast_mut};
 use crate::cpu::pointwise::Finish;
 use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
+use crate::cpu::sheet::Sheets;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 use crate::op::{Conv, ConvTranspose};
@@ -71,7 +72,7 @@ fn images<A: Accumulator>(
         let mut convolve = |sums: &mut [A]| {
             let x = plane.read(panels.b);
             if e.channels == 1 && e.maps <= 4 {
-                depthwise(e, x, weights, sums);
+                depthwise(e, x, weights, sums, [panels.d, panels.index]);
             } else if e.geometry.is_identity() {
                 let columns = Matrix::new(x, inner, positions);
                 A::product(Matrix::new(weights, e.maps, inner), columns, sums, positions, Onto::Nothing);
@@ -173,41 +174,15 @@ fn fill_row<A: Accumulator>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 
     }
 }
 
-/// Each result channel from one channel: row by row, a tap at a time.
-fn depthwise<A: Accumulator>(e: &Extents, x: &[A], weights: &[A], sums: &mut [A]) {
+/// Each result channel from one channel.
+fn depthwise<A: Accumulator>(e: &Extents, x: &[A], weights: &[A], sums: &mut [A], [buffer, index]: [&mut Buffer; 2]) {
     let positions = e.geometry.output_count();
-    for (map, sums) in sums.chunks_exact_mut(positions).enumerate() {
-        let weights = &weights[map * e.geometry.taps()..][..e.geometry.taps()];
-        vectorize(
-            #[inline(always)]
-            || depthwise_map(&e.geometry, x, weights, sums),
-        );
-    }
-}
-
-#[inline(always)]
-fn depthwise_map<A: Accumulator>(geometry: &Geometry, x: &[A], weights: &[A], sums: &mut [A]) {
-    let w = geometry.axes[2];
-    for ((depth, height), row) in geometry.rows().zip(sums.chunks_exact_mut(w.output)) {
-        row.fill(A::ZERO);
-        for (tap, start) in geometry.row_taps(depth, height) {
-            let x = &x[start..][..w.input];
-            for kw in 0..w.size {
-                let span = w.span(kw);
-                if span.is_empty() {
-                    continue;
-                }
-                let x = &x[span.start * w.stride + kw * w.dilation - w.pad_lo..];
-                let weight = weights[tap + kw];
-                let row = &mut row[span];
-                if w.stride == 1 {
-                    row.iter_mut().zip(x).for_each(|(sum, x)| *sum = sum.add(weight.mul(*x)));
-                } else {
-                    let x = x.iter().step_by(w.stride);
-                    row.iter_mut().zip(x).for_each(|(sum, x)| *sum = sum.add(weight.mul(*x)));
-                }
-            }
-        }
+    let sheets = Sheets::new(&e.geometry);
+    let room = buffer.take::<A>(sheets.room());
+    let offsets = sheets.offsets(index);
+    sheets.split(x, A::ZERO, room);
+    for (sums, weights) in sums.chunks_exact_mut(positions).zip(weights.chunks_exact(e.geometry.taps())) {
+        sheets.fold(offsets, room, sums, A::ZERO, |tap| weights[tap], |sum, x, weight| sum.add(weight.mul(x)));
     }
 }
 
@@ -352,7 +327,7 @@ mod tests {
         }
     }
 
-    fn buffers() -> [Buffer; 4] {
+    fn buffers() -> [Buffer; 5] {
         core::array::from_fn(|_| Buffer::default())
     }
 
@@ -367,7 +342,7 @@ mod tests {
             let mut exact = vec![0.0; c.out.iter().product()];
             visit(&c, |i, k, o| exact[o] += f64::from(x[i]) * f64::from(w[k]));
             let spec = Conv { window: c.window, groups: groups as u32, math: Math::Exact };
-            let [mut a, mut b, mut sums, mut d] = buffers();
+            let [mut a, mut b, mut sums, mut d, mut index] = buffers();
             let mut out = vec![0f32; exact.len()];
             let mut finish = Finish::rounding(DType::F32);
             let (xt, wt) = (tensor(&x, &c.x), tensor(&w, &c.w));
@@ -377,7 +352,7 @@ mod tests {
                 &wt,
                 &mut tensor_mut(&mut out, &c.out),
                 &mut finish,
-                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d },
+                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index },
             );
             assert_close(&out, &exact, 1e-5);
 
@@ -392,7 +367,7 @@ mod tests {
                 &wt,
                 &mut tensor_mut(&mut out, &c.out),
                 &mut finish,
-                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d },
+                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index },
             );
             let out: Vec<f32> = out.iter().map(|x| x.to_f32()).collect();
             assert_close(&out, &exact, 0.05);
@@ -411,8 +386,8 @@ mod tests {
             let mut exact = vec![0.0; c.x.iter().product()];
             visit(&c, |i, k, o| exact[i] += f64::from(x[o]) * f64::from(w[k]));
             let spec = ConvTranspose { window: c.window, groups: groups as u32 };
-            let [mut a, mut b, mut sums, mut d] = buffers();
-            let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d };
+            let [mut a, mut b, mut sums, mut d, mut index] = buffers();
+            let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index };
             let mut out = vec![0f32; exact.len()];
             let (xt, wt) = (tensor(&x, &c.out), tensor(&w, &c.w));
             run_transposed(&spec, &xt, &wt, &mut tensor_mut(&mut out, &c.x), panels);
@@ -426,8 +401,8 @@ mod tests {
             Window { rank: 1, size: [3, 1, 1], stride: [1; 3], dilation: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3] };
         let spec = Conv { window, groups: 1, math: Math::Exact };
         let (x, w) = ([2048.0, 1.0, 1.0].map(F16::from_f32), [1.0, 1.0, 1.0].map(F16::from_f32));
-        let [mut a, mut b, mut sums, mut d] = buffers();
-        let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d };
+        let [mut a, mut b, mut sums, mut d, mut index] = buffers();
+        let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index };
         let mut out = [F16::default()];
         let mut finish = Finish::rounding(DType::F16);
         let (xt, wt) = (tensor(&x, &[1, 1, 3]), tensor(&w, &[1, 1, 3]));

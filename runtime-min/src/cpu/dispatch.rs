@@ -97,19 +97,19 @@ fn run_function(
         CpuOp::Pointwise(_) => unreachable!("pointwise steps run on raw tensors"),
         CpuOp::MatMul { spec, .. } => {
             let out = outputs.first();
-            let Scratch { a, b, c, d, registers, .. } = scratch;
+            let Scratch { a, b, c, d, index, registers, .. } = scratch;
             let mut finish = Finish::new(ready.program.as_ref(), registers, out.dtype, out.dims, inputs.from(2));
-            matmul::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d });
+            matmul::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d, index });
         }
         CpuOp::Conv { spec, .. } => {
             let out = outputs.first();
-            let Scratch { a, b, c, d, registers, .. } = scratch;
+            let Scratch { a, b, c, d, index, registers, .. } = scratch;
             let mut finish = Finish::new(ready.program.as_ref(), registers, out.dtype, out.dims, inputs.from(2));
-            conv::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d });
+            conv::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d, index });
         }
         CpuOp::ConvTranspose(spec) => {
-            let Scratch { a, b, c, d, .. } = scratch;
-            conv::run_transposed(spec, &inputs.need(0), &inputs.need(1), outputs.first(), Panels { a, b, c, d });
+            let Scratch { a, b, c, d, index, .. } = scratch;
+            conv::run_transposed(spec, &inputs.need(0), &inputs.need(1), outputs.first(), Panels { a, b, c, d, index });
         }
         CpuOp::Pool(spec) => {
             let [out, indices, _] = outputs.all();

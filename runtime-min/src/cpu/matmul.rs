@@ -5,12 +5,13 @@ use crate::cpu::pointwise::{Finish, Layout};
 use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
 use crate::op::MatMul;
 
-/// The scratch memory of a product: operands (`a`, `b`) and result (`c`) in the accumulator's type, and a panel (`d`).
+/// The scratch memory of a product: operands (`a`, `b`) and result (`c`) in the accumulator's type, a panel (`d`), and offsets.
 pub struct Panels<'s> {
     pub a: &'s mut Buffer,
     pub b: &'s mut Buffer,
     pub c: &'s mut Buffer,
     pub d: &'s mut Buffer,
+    pub index: &'s mut Buffer,
 }
 
 /// `out = a b` on the last two axes, batch axes broadcast.
@@ -104,8 +105,8 @@ mod tests {
         out_dims: &[usize],
     ) -> Vec<O> {
         let mut out = vec![O::default(); out_dims.iter().product()];
-        let [mut a_panel, mut b_panel, mut c, mut d] = core::array::from_fn(|_| Buffer::default());
-        let panels = Panels { a: &mut a_panel, b: &mut b_panel, c: &mut c, d: &mut d };
+        let [mut a_panel, mut b_panel, mut c, mut d, mut index] = core::array::from_fn(|_| Buffer::default());
+        let panels = Panels { a: &mut a_panel, b: &mut b_panel, c: &mut c, d: &mut d, index: &mut index };
         let mut finish = Finish::rounding(O::DTYPE);
         run(spec, &tensor(a, a_dims), &tensor(b, b_dims), &mut tensor_mut(&mut out, out_dims), &mut finish, panels);
         out

@@ -24,6 +24,7 @@ mod reduce;
 mod resize;
 mod scan;
 mod scatter;
+mod sheet;
 mod simd;
 mod softmax;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::cpu::element::{Arith, Number, float, narrow, number, widen};
 use crate::cpu::memory::{Scratch, Tensor, TensorMut, bytes_of, bytes_of_mut, cast, cast_mut};
-use crate::cpu::simd::vectorize;
+use crate::cpu::sheet::Sheets;
 use crate::cpu::window::{Axis, Geometry};
 use crate::dtype::{DType, Element};
 use crate::op::{Pool, PoolKind};
@@ -27,8 +27,8 @@ pub fn run(
         return;
     }
     match x.dtype {
-        DType::I8 => maxima(&geometry, x.data::<i8>(), out.data()),
-        DType::U8 => maxima(&geometry, x.data::<u8>(), out.data()),
+        DType::I8 => maxima(&geometry, x.data::<i8>(), out.data(), scratch),
+        DType::U8 => maxima(&geometry, x.data::<u8>(), out.data(), scratch),
         other => float!(other, T => planes::<T>(spec, &geometry, x.data(), out.data(), scratch)),
     }
 }
@@ -64,28 +64,54 @@ where
     T::Acc: Number<Acc = T::Acc>,
 {
     let (elements, positions) = (geometry.input_count(), geometry.output_count());
+    let sheets = Sheets::new(geometry);
+    let room = scratch.a.take::<T::Acc>(sheets.room());
+    let offsets = sheets.offsets(&mut scratch.index);
     let wide = scratch.b.take::<T::Acc>(elements);
     let sums = scratch.c.take::<T::Acc>(positions);
     for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
         let x = &x[plane * elements..][..elements];
         if T::DTYPE == <T::Acc as Element>::DTYPE {
-            pool_plane::<T::Acc>(spec, geometry, cast(bytes_of(x)), cast_mut(bytes_of_mut(out)));
+            let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: cast(bytes_of(x)) };
+            pool_plane::<T::Acc>(spec, plane, cast_mut(bytes_of_mut(out)));
         } else {
             widen(x, wide);
-            pool_plane(spec, geometry, wide, sums);
+            let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: &*wide };
+            pool_plane(spec, plane, sums);
             narrow(sums, out);
         }
     }
 }
 
-fn maxima<T: Arith>(geometry: &Geometry, x: &[T], out: &mut [T]) {
-    let (elements, positions) = (geometry.input_count(), geometry.output_count());
-    for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
-        fold_rows(geometry, &x[plane * elements..][..elements], out, T::LOWEST, T::larger);
+fn maxima<T: Arith>(geometry: &Geometry, x: &[T], out: &mut [T], scratch: &mut Scratch) {
+    let sheets = Sheets::new(geometry);
+    let room = scratch.a.take::<T>(sheets.room());
+    let offsets = sheets.offsets(&mut scratch.index);
+    let planes = x.chunks_exact(geometry.input_count().max(1));
+    for (x, out) in planes.zip(out.chunks_exact_mut(geometry.output_count())) {
+        Plane { geometry, sheets, offsets, room: &mut *room, x }.fold(out, T::LOWEST, T::larger);
     }
 }
 
-fn pool_plane<A: Number<Acc = A> + Arith>(spec: &Pool, geometry: &Geometry, x: &[A], out: &mut [A]) {
+/// One plane, and room for its sheets.
+struct Plane<'p, A> {
+    geometry: &'p Geometry,
+    sheets: Sheets,
+    offsets: &'p [u64],
+    room: &'p mut [A],
+    x: &'p [A],
+}
+
+impl<A: Arith> Plane<'_, A> {
+    /// Folds the elements under the window; outside of the plane they are `start`.
+    fn fold(self, out: &mut [A], start: A, step: impl Fn(A, A) -> A + Copy) {
+        self.sheets.split(self.x, start, self.room);
+        self.sheets.fold(self.offsets, self.room, out, start, |_| (), |folded, x, ()| step(folded, x));
+    }
+}
+
+fn pool_plane<A: Number<Acc = A> + Arith>(spec: &Pool, plane: Plane<'_, A>, out: &mut [A]) {
+    let geometry = plane.geometry;
     let [d, h, w] = geometry.axes;
     // What a sum is divided by at each position.
     let mean = |out: &mut [A], inside: fn(&Axis, usize) -> usize| {
@@ -97,58 +123,24 @@ fn pool_plane<A: Number<Acc = A> + Arith>(spec: &Pool, geometry: &Geometry, x: &
         }
     };
     match spec.kind {
-        PoolKind::Max => fold_rows(geometry, x, out, A::LOWEST, A::larger),
+        PoolKind::Max => plane.fold(out, A::LOWEST, A::larger),
         PoolKind::Average => {
-            fold_rows(geometry, x, out, A::ZERO, A::add);
+            plane.fold(out, A::ZERO, A::add);
             mean(out, Axis::inside);
         }
         PoolKind::AverageCountPad => {
-            fold_rows(geometry, x, out, A::ZERO, A::add);
+            plane.fold(out, A::ZERO, A::add);
             mean(out, Axis::inside_padded);
         }
         PoolKind::Lp(2) => {
-            fold_rows(geometry, x, out, A::ZERO, |sum, x| sum.add(x.mul(x)));
+            plane.fold(out, A::ZERO, |sum, x| sum.add(x.mul(x)));
             out.iter_mut().for_each(|out| *out = A::from_f64(out.to_f64().sqrt()));
         }
         PoolKind::Lp(p) => {
             let p = f64::from(p);
-            fold_rows(geometry, x, out, A::ZERO, |sum, x| sum.add(A::from_f64(x.abs().to_f64().powf(p))));
+            plane.fold(out, A::ZERO, |sum, x| sum.add(A::from_f64(x.abs().to_f64().powf(p))));
             out.iter_mut().for_each(|out| *out = A::from_f64(out.to_f64().powf(1.0 / p)));
         }
-    }
-}
-
-/// Folds the elements under the window into each position, a row of positions and a tap at a time.
-fn fold_rows<A: Arith>(geometry: &Geometry, x: &[A], out: &mut [A], start: A, step: impl Fn(A, A) -> A + Copy) {
-    let w = geometry.axes[2];
-    out.fill(start);
-    vectorize(
-        #[inline(always)]
-        || {
-            for ((depth, height), out) in geometry.rows().zip(out.chunks_exact_mut(w.output)) {
-                for (_, begin) in geometry.row_taps(depth, height) {
-                    let x = &x[begin..][..w.input];
-                    for tap in 0..w.size {
-                        fold_tap(&w, tap, x, out, step);
-                    }
-                }
-            }
-        },
-    );
-}
-
-#[inline(always)]
-fn fold_tap<A: Arith>(w: &Axis, tap: usize, x: &[A], out: &mut [A], step: impl Fn(A, A) -> A) {
-    let span = w.span(tap);
-    if span.is_empty() {
-        return;
-    }
-    let x = &x[span.start * w.stride + tap * w.dilation - w.pad_lo..];
-    let out = &mut out[span];
-    if w.stride == 1 {
-        out.iter_mut().zip(x).for_each(|(sum, x)| *sum = step(*sum, *x));
-    } else {
-        out.iter_mut().zip(x.iter().step_by(w.stride)).for_each(|(sum, x)| *sum = step(*sum, *x));
     }
 }
 
@@ -181,7 +173,8 @@ fn maxima_with_indices<T: Number>(spec: &Pool, geometry: &Geometry, x: &[T], out
 mod tests {
     use super::*;
     use crate::cpu::memory::Plain;
-    use crate::cpu::testing::{tensor, tensor_mut};
+    use crate::cpu::testing::{Random, tensor, tensor_mut};
+    use crate::dtype::BF16;
     use crate::op::Window;
 
     fn pool<T: Number + Plain>(kind: PoolKind, window: Window, x: &[T], dims: &[usize], out_dims: &[usize]) -> Vec<T> {
@@ -241,6 +234,40 @@ mod tests {
             );
             assert_eq!(out, [9.0, 8.0, 0.0, 1.0]);
             assert_eq!(indices, expected);
+        }
+    }
+
+    #[test]
+    fn windows_of_all_kinds_see_the_elements_under_them() {
+        let mut random = Random::new(51);
+        for round in 0..60 {
+            let rank = 1 + round % 3;
+            let mut window = window(1, 1, 0);
+            window.rank = rank as u8;
+            let (mut dims, mut out_dims) = (vec![2, 3], vec![2, 3]);
+            for axis in 0..rank {
+                window.size[axis] = 1 + random.below(4) as u32;
+                window.stride[axis] = 1 + random.below(3) as u32;
+                window.dilation[axis] = 1 + random.below(2) as u32;
+                window.pad_lo[axis] = random.below(window.size[axis] as usize) as u32;
+                window.pad_hi[axis] = random.below(window.size[axis] as usize) as u32;
+                let extent = window.extent(axis) as usize + random.below(40);
+                let padded = extent + (window.pad_lo[axis] + window.pad_hi[axis]) as usize;
+                dims.push(extent);
+                out_dims.push((padded - window.extent(axis) as usize) / window.stride[axis] as usize + 1);
+            }
+            let x = random.floats(dims.iter().product());
+            let geometry = Geometry::new(&window, &dims[2..], &out_dims[2..]);
+            let count = out_dims.iter().product();
+            let (mut max, mut indices) = (vec![0f32; count], vec![0i64; count]);
+            let spec = Pool { kind: PoolKind::Max, window, index_order: 0 };
+            maxima_with_indices(&spec, &geometry, &x, &mut max, &mut indices);
+            assert_eq!(pool(PoolKind::Max, window, &x, &dims, &out_dims), max);
+            let halves: Vec<BF16> = x.iter().map(|x| BF16::from_f32(*x)).collect();
+            let of_halves = pool(PoolKind::Max, window, &halves, &dims, &out_dims);
+            assert!(of_halves.iter().zip(&max).all(|(half, max)| *half == BF16::from_f32(*max)));
+            let means = pool(PoolKind::Average, window, &vec![3f32; x.len()], &dims, &out_dims);
+            assert!(means.iter().all(|mean| (mean - 3.0).abs() < 1e-6));
         }
     }
 }

@@ -212,6 +212,30 @@ fn epilogues_see_bias_and_residual() {
 }
 
 #[test]
+fn products_without_elements_run_no_epilogue() {
+    const SPEC: MatMul = MatMul { transpose_a: false, transpose_b: false, math: Math::Exact };
+    const PRODUCT: CpuOp<'static> = CpuOp::MatMul { spec: SPEC, epilogue: Some(EPILOGUE) };
+    const EMPTY: &[Dim] = &[Dim::Const(0), Dim::Const(2)];
+    let tables = PlanTables {
+        tensors: &[
+            tensor(F, EMPTY, Place::Arena(0)),
+            tensor(F, &[Dim::Const(2), Dim::Const(2)], Place::Arena(1)),
+            tensor(F, TWO, Place::Arena(2)),
+            tensor(F, &[], Place::Arena(3)),
+            tensor(F, EMPTY, Place::Arena(4)),
+        ],
+        inputs: &[Port { name: "x", tensor: 0 }],
+        outputs: &[Port { name: "y", tensor: 4 }],
+        segments: &[Segment { steps: &[] }, Segment { steps: &[step(Action::Cpu(PRODUCT), &[0, 1, 2, 3], &[4])] }],
+        ..FIXED
+    };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    let mut session = model.session().unwrap();
+    session.run(&[InputRef::new(&[] as &[f32], Extents::new(&[0, 2]))]).unwrap();
+    assert_eq!(session.output(0).dims(), [0, 2]);
+}
+
+#[test]
 fn epilogues_of_integer_products_change_the_type() {
     // f32(a b) * 0.5 + bias
     const SCALE: Program<'static> = Program {
@@ -345,4 +369,12 @@ fn plans_without_a_function_are_refused_at_load() {
     };
     let error = Model::load(&tables, Weights::borrowed(&[]), Options::default()).err().unwrap();
     assert_eq!(error.to_string(), "node: no function for i32; compile the model again with this version");
+}
+
+#[test]
+fn models_are_shared_and_sessions_sent() {
+    fn shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    shared::<Model<'static>>();
+    sent::<crate::Session<'static>>();
 }

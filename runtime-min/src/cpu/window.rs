@@ -103,17 +103,6 @@ impl Geometry {
         let height = self.axes[1].output;
         (0..self.axes[0].output * height).map(move |row| (row / height, row % height))
     }
-
-    /// For the row of positions `(depth, height)`, the pairs of outer taps that lie inside of the tensor: the number
-    /// of their first tap, and the number of the element that begins their row.
-    pub fn row_taps(&self, depth: usize, height: usize) -> impl Iterator<Item = (usize, usize)> {
-        let [d, h, w] = self.axes;
-        (0..d.size * h.size).filter_map(move |outer| {
-            let (kd, kh) = (outer / h.size, outer % h.size);
-            let row = d.at(depth, kd)? * h.input + h.at(height, kh)?;
-            Some((outer * w.size, row * w.input))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -118,10 +118,11 @@ impl<'b> Bound<'b> {
         results.clear();
         let count = program.constants.len() + program.inputs.len() + program.temps;
         let memory = memory.take::<u8>(STRIDE * count).as_mut_ptr();
-        let bound = Bound { program, memory, operands, results, dims, chunk: CHUNK };
+        let chunk = dims.count().clamp(1, CHUNK);
+        let bound = Bound { program, memory, operands, results, dims, chunk };
         for (k, constant) in program.constants.iter().enumerate() {
             // SAFETY: the register is one of those just taken.
-            unsafe { fill(*constant, bound.register(k)) };
+            unsafe { fill(*constant, bound.register(k), chunk) };
         }
         bound
     }
@@ -154,7 +155,7 @@ impl<'b> Bound<'b> {
         let operand = Operand { dtype: raw.dtype, start: raw.start, layout, feed, base: 0 };
         if feed == Feed::Uniform {
             // SAFETY: the caller's; the register has room for a chunk.
-            unsafe { operand.load(0, CHUNK, self.operand_register(k)) };
+            unsafe { operand.load(0, self.chunk, self.operand_register(k)) };
         }
         self.operands.push(operand);
     }
@@ -163,10 +164,10 @@ impl<'b> Bound<'b> {
     fn periodic(&mut self, layout: &Layout) -> Feed {
         let Some(period) = layout.period() else { return Feed::Load };
         let first = !self.operands.iter().any(|operand| matches!(operand.feed, Feed::Periodic { .. }));
-        if first && period <= CHUNK / 2 {
-            self.chunk = CHUNK / period * period;
+        if first && period <= self.chunk / 2 {
+            self.chunk = self.chunk / period * period;
         }
-        if self.chunk % period == 0 { Feed::Periodic { period, loaded: None } } else { Feed::Load }
+        if self.chunk.is_multiple_of(period) { Feed::Periodic { period, loaded: None } } else { Feed::Load }
     }
 
     /// Computes the elements `start .. start + len` of the results.
@@ -294,11 +295,11 @@ fn class_bytes(class: Class) -> usize {
     }
 }
 
-/// Fills a register with a constant.
+/// Fills `count` values of a register with a constant.
 ///
 /// # Safety
-/// The register has room for a chunk.
-unsafe fn fill(value: Scalar, register: *mut u8) {
+/// The register has room for them.
+unsafe fn fill(value: Scalar, register: *mut u8, count: usize) {
     /// Writes the first value.
     unsafe fn set<T: Plain>(register: *mut u8, value: T) {
         // SAFETY: the caller's.
@@ -316,7 +317,7 @@ unsafe fn fill(value: Scalar, register: *mut u8) {
             Class::I8 | Class::U8 => set(register, value.as_i64() as i8),
             Class::Bool => set(register, u8::from(value.as_i64() != 0)),
         }
-        repeat(register, class_bytes(class), CHUNK);
+        repeat(register, class_bytes(class), count);
     }
 }
 
@@ -336,7 +337,8 @@ impl<'f> Finish<'f> {
         dims: Extents,
         extras: Inputs<'_>,
     ) -> Finish<'f> {
-        let bound = epilogue.map(|program| {
+        // Of a result without elements no range will come.
+        let bound = epilogue.filter(|_| dims.count() > 0).map(|program| {
             let mut bound = Bound::new(program, registers, dims);
             // The place of the accumulated values, which each range brings along.
             bound.operands.push(Operand::flat(program.inputs[0], core::ptr::null(), 0, 0));

@@ -1,0 +1,144 @@
+//! Windows over one plane whose taps are long contiguous runs: the plane with its padding is split into sheets, one for
+//! each remainder of a coordinate by the stride. Under a given tap, neighbouring positions then read neighbouring
+//! elements of one sheet, also across the ends of rows, so that the work of a tap is one loop over the whole plane.
+//!
+//! For windows with a function of their own in each plane: pooling and depthwise convolution.
+
+use crate::cpu::element::Arith;
+use crate::cpu::memory::Buffer;
+use crate::cpu::simd::vectorize;
+use crate::cpu::window::{Axis, Geometry};
+
+/// Positions that are folded side by side: they stay in the first-level cache from tap to tap.
+const PIECE: usize = 1024;
+
+/// The sheets of a window: their extents, and how many there are along each axis (the strides).
+#[derive(Clone, Copy)]
+pub struct Sheets {
+    axes: [Axis; 3],
+    extents: [usize; 3],
+}
+
+impl Sheets {
+    /// The sheets for a geometry.
+    pub fn new(geometry: &Geometry) -> Sheets {
+        let reach = |axis: &Axis| axis.output.max(1) * axis.stride - axis.stride + (axis.size - 1) * axis.dilation + 1;
+        let axes = geometry.axes;
+        Sheets { axes, extents: [0, 1, 2].map(|k| reach(&axes[k]).div_ceil(axes[k].stride)) }
+    }
+
+    fn size(&self) -> usize {
+        self.extents.iter().product()
+    }
+
+    /// Elements of working memory: the sheets, and one plane of positions.
+    pub fn room(&self) -> usize {
+        self.size() * (self.axes.iter().map(|axis| axis.stride).product::<usize>() + 1)
+    }
+
+    /// Splits the plane `x`; what lies outside of it is `outside`.
+    pub fn split<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
+        let [d, h, w] = &self.axes;
+        let [depth, height, width] = self.extents;
+        let rows = (0..d.stride * h.stride * w.stride * depth * height).zip(sheets.chunks_exact_mut(width));
+        for (row, to) in rows {
+            let (rest, y) = (row / height, row % height);
+            let (rest, z) = (rest / depth, rest % depth);
+            let (rest, of_w) = (rest / w.stride, rest % w.stride);
+            let (of_d, of_h) = (rest / h.stride, rest % h.stride);
+            let inside = |axis: &Axis, at: usize| at.checked_sub(axis.pad_lo).filter(|&at| at < axis.input);
+            let (Some(z), Some(y)) = (inside(d, z * d.stride + of_d), inside(h, y * h.stride + of_h)) else {
+                to.fill(outside);
+                continue;
+            };
+            // The first of the row's elements, and how many there are.
+            let first = w.pad_lo.saturating_sub(of_w).div_ceil(w.stride).min(width);
+            let end = (w.pad_lo + w.input).saturating_sub(of_w).div_ceil(w.stride).clamp(first, width);
+            to[..first].fill(outside);
+            to[end..].fill(outside);
+            if first < end {
+                let from = &x[(z * h.input + y) * w.input..][..w.input];
+                every(&from[first * w.stride + of_w - w.pad_lo..], w.stride, &mut to[first..end]);
+            }
+        }
+    }
+
+    /// Where the element under each tap lies, relative to the position's place in a sheet.
+    pub fn offsets<'b>(&self, buffer: &'b mut Buffer) -> &'b [u64] {
+        let [d, h, w] = self.axes.map(|axis| axis.size);
+        let offsets = buffer.take::<u64>(d * h * w);
+        for (tap, offset) in offsets.iter_mut().enumerate() {
+            *offset = self.offset([tap / (h * w), tap / w % h, tap % w]) as u64;
+        }
+        offsets
+    }
+
+    fn offset(&self, tap: [usize; 3]) -> usize {
+        let (mut sheet, mut place) = (0, 0);
+        for ((axis, extent), tap) in self.axes.iter().zip(self.extents).zip(tap) {
+            let reach = tap * axis.dilation;
+            sheet = sheet * axis.stride + reach % axis.stride;
+            place = place * extent + reach / axis.stride;
+        }
+        sheet * self.size() + place
+    }
+
+    /// `out[position]` = the fold of the elements under the window, from `start` by
+    /// `step(folded, element, weight(tap))`.
+    /// `offsets` are those of the sheets, with which `room` begins.
+    pub fn fold<A: Arith, W: Copy>(
+        &self,
+        offsets: &[u64],
+        room: &mut [A],
+        out: &mut [A],
+        start: A,
+        weight: impl Fn(usize) -> W,
+        step: impl Fn(A, A, W) -> A,
+    ) {
+        let [_, h, w] = &self.axes;
+        let [_, height, width] = self.extents;
+        let (sheets, flat) = room.split_at_mut(room.len() - self.size());
+        let count = (h.output.max(1) - 1) * width + w.output;
+        for (z, out) in out.chunks_exact_mut((h.output * w.output).max(1)).enumerate() {
+            // A row of positions is as long as a row of the sheet; where that is longer, the rest is dropped.
+            let direct = width == w.output;
+            let folded = if direct { &mut *out } else { &mut flat[..count] };
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (k, piece) in folded.chunks_mut(PIECE).enumerate() {
+                        piece.fill(start);
+                        for (tap, offset) in offsets.iter().enumerate() {
+                            let from = &sheets[z * height * width + k * PIECE + *offset as usize..];
+                            let weight = weight(tap);
+                            for (folded, x) in piece.iter_mut().zip(from) {
+                                *folded = step(*folded, *x, weight);
+                            }
+                        }
+                    }
+                },
+            );
+            if !direct {
+                for (out, row) in out.chunks_exact_mut(w.output).zip(flat.chunks(width)) {
+                    out.copy_from_slice(&row[..w.output]);
+                }
+            }
+        }
+    }
+}
+
+/// `to[i] = from[i * stride]`
+fn every<A: Copy>(from: &[A], stride: usize, to: &mut [A]) {
+    match stride {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        2 => {
+            // The last element may end the row, without a neighbour.
+            let Some((last, to)) = to.split_last_mut() else { return };
+            *last = from[to.len() * 2];
+            for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
+                *to = from[0];
+            }
+        }
+        _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from),
+    }
+}
