@@ -233,8 +233,8 @@ impl Printer<'_> {
         let _ = write!(
             self.out,
             "\n/// The compiled kernels.\n\
-             static IMAGES: &[Images<'static>] =\n    \
-             &[Images {{ arch: Arch {{ sm: {}, kind: ArchKind::{kind} }}, code: CODE }}];\n\n\
+             #[rustfmt::skip]\n\
+             static IMAGES: &[Images<'static>] = &[Images {{ arch: Arch {{ sm: {}, kind: ArchKind::{kind} }}, code: CODE }}];\n\n\
              /// Machine code in the order of `KERNELS`.\n#[rustfmt::skip]\nstatic CODE: &[&[u8]] = &[\n",
             arch.sm
         );

@@ -244,6 +244,7 @@ impl Page<'_> {
             model: &'v str,
             imports: String,
             weights: &'v str,
+            both: bool,
             noise: bool,
             symbols: Vec<SymbolValue<'v>>,
             inputs: Vec<InputValue<'v>>,
@@ -254,12 +255,14 @@ impl Page<'_> {
             // In a format string.
             printed: super::layout::comment(&port.onnx).replace('{', "{{").replace('}', "}}").replace('"', "\\\""),
             shape: if port.element().is_some() {
-                format!("&*outputs.{}.shape().extents()", port.field)
+                format!("outputs.{}.shape().extents()", port.field)
             } else {
                 format!("outputs.{}.dims()", port.field)
             },
         };
+        let both = self.has_cpu() && self.has_cuda();
         let shapes = interface.outputs.iter().any(|port| port.element().is_some());
+        let others: Vec<&str> = both.then_some("Target").into_iter().chain(shapes.then_some("Shape")).collect();
         let symbols = interface.symbols.iter().map(|symbol| SymbolValue {
             variable: &symbol.variable,
             ty: &symbol.ty,
@@ -271,8 +274,9 @@ impl Page<'_> {
             &Values {
                 krate: &interface.krate,
                 model: &interface.model,
-                imports: usage::imports(interface, if shapes { &["Shape"] } else { &[] }),
+                imports: usage::imports(interface, &others),
                 weights: if self.embeds() { "" } else { WEIGHTS_BY_PATH },
+                both,
                 noise: inputs.iter().any(|input| input.made_up.contains("noise")),
                 symbols: symbols.collect(),
                 inputs,
