@@ -81,3 +81,18 @@ fn a_toolkit_that_is_none_is_an_error() {
     let error = compiler.emit().unwrap_err();
     assert!(error.to_string().contains("neither NVRTC nor nvcc"), "{error}");
 }
+
+#[test]
+fn kernels_are_compiled_by_the_toolkit_that_is_named() {
+    let Some(toolkit) = std::env::var_os("CUDA_HOME") else {
+        eprintln!("SKIPPED: CUDA_HOME names no toolkit; eval \"$(scripts/setup-cuda)\"");
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let compiler = Compiler::new(digits()).name("digits").targets(["cpu", "sm_80"]).out_dir(out.path());
+    let emitted = compiler.cuda(toolkit).emit().unwrap();
+    let files = read(&emitted.folder);
+    let count = |suffix: &str| files.keys().filter(|path| path.to_string_lossy().ends_with(suffix)).count();
+    assert!(count(".cu") > 0);
+    assert_eq!(count(".cu"), count(".sm_80.cubin"));
+}
