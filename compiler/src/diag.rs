@@ -125,6 +125,7 @@ pub const CODES: &[Code] = &[
     Code { code: "E0407", meaning: "a node and its operands do not fit together" },
     Code { code: "E0408", meaning: "nothing computes an output" },
     Code { code: "E0409", meaning: "a function of the model cannot be expanded" },
+    Code { code: "E0501", meaning: "a target has no kernel for an operation" },
     Code { code: "E0601", meaning: "kernels must be compiled and no CUDA compiler was found" },
     Code { code: "E0602", meaning: "the CUDA compiler does not know an architecture" },
     Code { code: "E0603", meaning: "the CUDA compiler cannot work" },
