@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] holds what requests share (weights, derived weights, prepared programs); an [`Exec`] holds one
 //! request's memory and runs the plan's segments. Nothing is chosen here: the steps and their order are the plan's.
-//! The kernels are safe code over slices; [`memory`] and [`pointwise`] hold the borders.
+//! The kernels are safe code over slices; `memory` and `pointwise` hold the borders.
 
 mod check;
 mod conv;
