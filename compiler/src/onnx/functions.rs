@@ -17,7 +17,7 @@ use super::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// How many nodes the bodies of all calls may have together.
-const MAX_NODES: usize = 1 << 20;
+const MAX_NODES: usize = 1 << 18;
 
 /// How many bytes the bodies of all calls may take together, as stored.
 const MAX_BYTES: usize = 1 << 30;
@@ -94,10 +94,22 @@ impl Expander<'_> {
                     }
                     expanded.push(node);
                 }
-                Some(function) => match self.call(&node, id, function) {
-                    Ok(body) => expanded.extend(body),
-                    Err(diagnostic) => self.found.push(diagnostic),
-                },
+                Some(function) => {
+                    match self.call(&node, id, function) {
+                        Ok(body) => expanded.extend(body),
+                        Err(Stop::Refused(diagnostic)) => self.found.push(diagnostic),
+                        // Said once, of the call in the model's graph that led here.
+                        Err(Stop::TooMuch) if self.active.is_empty() => {
+                            self.found.push(
+                            refused(&node, "the model's functions expand to too much")
+                                .why(format!("their bodies have more than {MAX_NODES} nodes or {MAX_BYTES} bytes, call by call"))
+                                .help("use a Loop for what repeats, and keep data out of functions"),
+                        );
+                            return expanded;
+                        }
+                        Err(Stop::TooMuch) => return expanded,
+                    }
+                }
             }
         }
         expanded
@@ -109,11 +121,12 @@ impl Expander<'_> {
         node: &NodeProto,
         id: FunctionId,
         function: &FunctionProto,
-    ) -> std::result::Result<Vec<NodeProto>, Diagnostic> {
+    ) -> std::result::Result<Vec<NodeProto>, Stop> {
         if self.active.contains(&id) {
             return Err(refused(node, format!("function {} calls itself", quoted(function.name())))
                 .why("ONNX allows no recursion, and expanding it would not end")
-                .help("unroll the recursion when exporting, or use a Loop"));
+                .help("unroll the recursion when exporting, or use a Loop")
+                .into());
         }
         for (what, given, declared) in [
             ("operands", node.input.len(), function.input.len()),
@@ -121,10 +134,14 @@ impl Expander<'_> {
         ] {
             if given > declared {
                 return Err(refused(node, format!("the call has {given} {what}, and the function {declared}"))
-                    .help("export the model again"));
+                    .help("export the model again")
+                    .into());
             }
         }
-        self.take(node, function)?;
+        self.take(node, function);
+        if self.is_too_much() {
+            return Err(Stop::TooMuch);
+        }
         self.check_opsets(node, function)?;
         self.calls += 1;
         let mut scope = Scope::new(node, function, self.calls);
@@ -133,19 +150,17 @@ impl Expander<'_> {
         self.active.push(id);
         let body = self.expand_nodes(body);
         self.active.pop();
-        Ok(body)
+        if self.is_too_much() { Err(Stop::TooMuch) } else { Ok(body) }
     }
 
     /// Counts the nodes and bytes of a body.
-    fn take(&mut self, node: &NodeProto, function: &FunctionProto) -> std::result::Result<(), Diagnostic> {
+    fn take(&mut self, node: &NodeProto, function: &FunctionProto) {
         self.nodes = self.nodes.saturating_add(function.node.len());
         self.bytes = self.bytes.saturating_add(function.encoded_len()).saturating_add(node.encoded_len());
-        if self.nodes <= MAX_NODES && self.bytes <= MAX_BYTES {
-            return Ok(());
-        }
-        Err(refused(node, "the model's functions expand to too much")
-            .why(format!("their bodies have more than {MAX_NODES} nodes or {MAX_BYTES} bytes, call by call"))
-            .help("use a Loop for what repeats, and keep data out of functions"))
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.nodes > MAX_NODES || self.bytes > MAX_BYTES
     }
 
     /// Each operator of the body means the same in the model's operator sets as in the function's.
@@ -178,6 +193,19 @@ impl Expander<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Why a call is not expanded.
+enum Stop {
+    Refused(Box<Diagnostic>),
+    /// The limits are passed.
+    TooMuch,
+}
+
+impl From<Diagnostic> for Stop {
+    fn from(diagnostic: Diagnostic) -> Stop {
+        Stop::Refused(Box::new(diagnostic))
     }
 }
 

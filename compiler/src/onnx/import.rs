@@ -5,12 +5,14 @@
 //! constants even where the file lists them as inputs; what an `If` branch needs of the graph around it is an explicit
 //! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
 
+mod regions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lapidary_runtime::DType;
 use lapidary_runtime::op::MAX_RANK;
 
+pub use self::regions::Regions;
 use super::attrs::Attrs;
 use super::functions;
 use super::inputs::too_many_axes;
@@ -18,7 +20,7 @@ use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
 use super::proto::{GraphProto, NodeProto};
 use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
-use crate::ir::{Builder, Constant, Expr, Graph, Op, Origin, Region, Symbol, SymbolSource, Type, ValueId};
+use crate::ir::{Builder, Constant, Expr, Graph, Origin, Symbol, SymbolSource, Type, ValueId};
 use crate::profiles::Profiles;
 
 /// Imports the main graph of `model`. `profiles` give the ranges of its symbolic dimensions; a dimension that they pin
@@ -438,16 +440,26 @@ impl<'m> Importer<'m> {
     }
 }
 
-/// The names that a node reads, those of the graphs in its attributes too.
+/// The names that a node reads: its operands, and what the graphs in its attributes take from around them.
 fn names_read(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     for attribute in &node.attribute {
         for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
-            names.extend(graph.node.iter().flat_map(names_read));
-            names.extend(graph.output.iter().map(|info| info.name()));
+            let own = names_defined(graph);
+            let read = graph.node.iter().flat_map(names_read).chain(graph.output.iter().map(|info| info.name()));
+            names.extend(read.filter(|name| !own.contains(name)));
         }
     }
     names
+}
+
+/// The names that a graph defines; ONNX Runtime lets them hide those of the graph around it.
+fn names_defined(graph: &GraphProto) -> BTreeSet<&str> {
+    let inputs = graph.input.iter().map(|info| info.name());
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+    let stored = graph.initializer.iter().map(|tensor| tensor.name()).chain(sparse.map(|values| values.name()));
+    let computed = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+    inputs.chain(stored).chain(computed).collect()
 }
 
 fn check_count(what: &str, given: usize, (low, high): (usize, usize)) -> std::result::Result<(), Fault> {
@@ -480,160 +492,4 @@ fn drop_unread_symbols(graph: &mut Graph) {
         read.extend(graph.ty(input).dims.iter().flat_map(Expr::symbols));
     }
     graph.symbols.retain(|name, symbol| read.contains(name) || matches!(symbol.source, SymbolSource::Count(_)));
-}
-
-/// A node with graphs in its attributes, while it is imported.
-pub struct Regions<'i, 'm> {
-    importer: &'i mut Importer<'m>,
-    pub attrs: Attrs<'m>,
-    inputs: Vec<Option<ValueId>>,
-    wanted: Vec<bool>,
-    origin: Origin,
-    name: &'m str,
-}
-
-/// A graph imported as a region: its graph, and the values around it that are its inputs, in order.
-pub struct Captured {
-    graph: Graph,
-    captures: Vec<ValueId>,
-}
-
-impl Captured {
-    /// Whether the results of two regions agree in everything but extents.
-    pub fn same_kind(&self, other: &Captured) -> bool {
-        let kinds = |captured: &Captured| -> Vec<(DType, usize)> {
-            let graph = &captured.graph;
-            let types = graph.outputs().iter().map(|(_, value)| graph.ty(*value));
-            types.map(|ty| (ty.dtype, ty.dims.len())).collect()
-        };
-        kinds(self) == kinds(other)
-    }
-}
-
-/// The graphs as they were at some point of an import.
-pub struct Snapshot(Vec<Frame>);
-
-impl<'m> Regions<'_, 'm> {
-    /// Composes operations beside the node.
-    pub fn builder(&mut self) -> Builder<'_> {
-        let origin = self.origin.clone();
-        Builder::new(self.importer.graph(), origin, self.name)
-    }
-
-    /// Operand `k`, which must be there.
-    ///
-    /// # Errors
-    /// One sentence, if it is absent.
-    pub fn input(&self, k: usize) -> std::result::Result<ValueId, Fault> {
-        self.inputs.get(k).copied().flatten().ok_or_else(|| Fault::Invalid(format!("operand {k} is missing")))
-    }
-
-    /// How many results the node lists.
-    pub fn output_count(&self) -> usize {
-        self.wanted.len()
-    }
-
-    /// Operand `k`, where it is there.
-    pub fn optional(&self, k: usize) -> Option<ValueId> {
-        self.inputs.get(k).copied().flatten()
-    }
-
-    /// How many operands the node lists, absent ones among them.
-    pub fn input_count(&self) -> usize {
-        self.inputs.len()
-    }
-
-    /// How many nodes the graph around the node has so far.
-    pub fn node_count(&mut self) -> usize {
-        self.importer.graph().node_count()
-    }
-
-    /// Imports `proto` into the graph around it, as if its nodes stood there: for a branch that is always taken. The
-    /// names in `bindings`, its inputs, stand for the given values.
-    ///
-    /// # Errors
-    /// Empty diagnostics, as what is wrong has been reported.
-    pub fn inline(&mut self, proto: &'m GraphProto, bindings: &[(&str, ValueId)]) -> Imported {
-        let graph = self.importer.graphs.len() - 1;
-        let names = bindings.iter().map(|&(name, value)| (name.to_owned(), Some(value))).collect();
-        self.importer.scopes.push(Scope { names, graph });
-        let outputs = self.importer.body(proto);
-        self.importer.scopes.pop();
-        outputs
-    }
-
-    /// Imports `proto` as a graph of its own.
-    ///
-    /// # Errors
-    /// Empty diagnostics, as what is wrong has been reported.
-    pub fn region(&mut self, proto: &'m GraphProto) -> std::result::Result<Captured, Fault> {
-        let mut graph = Graph::new(proto.name());
-        graph.symbols = self.importer.graph().symbols.clone();
-        let index = self.importer.graphs.len();
-        self.importer.graphs.push(Frame::new(graph));
-        self.importer.scopes.push(Scope { names: BTreeMap::new(), graph: index });
-        let outputs = self.importer.body(proto);
-        self.importer.scopes.pop();
-        let Some(Frame { mut graph, inputs, .. }) = self.importer.graphs.pop() else {
-            crate::bug!("a region's graph is gone")
-        };
-        for (info, value) in proto.output.iter().zip(outputs?) {
-            let Some(value) = value else { crate::bug!("a region's output has no value") };
-            graph.add_output(info.name(), value);
-        }
-        graph.symbols.clear();
-        Ok(Captured { graph, captures: inputs })
-    }
-
-    /// The graphs as they are, for [`Self::restore`].
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.importer.graphs.clone())
-    }
-
-    /// Takes back what was added to the graphs since a snapshot: regions that turned out not to be needed, and what
-    /// they captured.
-    pub fn restore(&mut self, snapshot: Snapshot) {
-        self.importer.graphs = snapshot.0;
-    }
-
-    /// An `If` of two regions. Both get the captures of both, in one order.
-    ///
-    /// # Errors
-    /// One sentence, if the branches' results do not agree.
-    pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Imported {
-        let mut captures = then_region.captures.clone();
-        captures.extend(else_region.captures.iter().filter(|value| !then_region.captures.contains(value)));
-        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own }| {
-            let outer = self.importer.graph();
-            let inputs = captures.iter().map(|value| match own.iter().position(|captured| captured == value) {
-                Some(k) => graph.inputs()[k],
-                None => {
-                    let value = outer.value(*value);
-                    graph.add_input(&value.name, value.ty.clone())
-                }
-            });
-            let order: Vec<ValueId> = inputs.collect();
-            graph.reorder_inputs(&order);
-            Region(Box::new(graph))
-        });
-        let [then_region, else_region] = regions;
-        let mut inputs = vec![Some(condition)];
-        inputs.extend(captures.into_iter().map(Some));
-        let wanted = self.output_count();
-        Ok(self.builder().node_with(Op::If { then_region, else_region }, &inputs, wanted)?)
-    }
-}
-
-impl<'m> Importer<'m> {
-    /// Imports the initializers, nodes and outputs of a graph in an attribute.
-    fn body(&mut self, proto: &'m GraphProto) -> Imported {
-        let before = self.faults;
-        self.initializers(proto);
-        self.nodes(proto);
-        let outputs = self.outputs(proto);
-        if self.faults > before || outputs.len() != proto.output.len() {
-            return Err(Fault::Attribute(Diagnostics::new()));
-        }
-        Ok(outputs.into_iter().map(|(_, value)| Some(value)).collect())
-    }
 }

@@ -2,7 +2,9 @@
 //! encoding messages, so that nothing is downloaded; real ones are loaded by the tests crate.
 
 mod attrs;
+mod control;
 mod external;
+mod functions;
 mod hostile;
 mod load;
 mod sparse;

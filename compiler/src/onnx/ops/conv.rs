@@ -110,18 +110,22 @@ struct Crop {
 fn crop(frame: &Frame, axis: usize, dim: &Expr, extra: i64, asked: Option<Expr>) -> Crop {
     let stride = Expr::constant(frame.stride(axis));
     let full = (dim.clone() - Expr::constant(1)) * stride.clone() + Expr::constant(frame.reach(axis) + extra);
-    let (odd, extent) = match (frame.padding(), asked) {
+    let zero = Expr::constant(0);
+    let (odd, total, extent) = match (frame.padding(), asked) {
         (Padding::Explicit { lo, hi }, None) => {
             let (lo, hi) = (Expr::from(i64::from(lo[axis])), Expr::from(i64::from(hi[axis])));
             let extent = full - lo.clone() - hi.clone();
             return Crop { lo, hi, extent };
         }
-        (Padding::Explicit { .. }, Some(asked)) => (OddSide::Before, asked),
-        (Padding::Same(odd), Some(asked)) => (*odd, asked),
-        (Padding::Same(odd), None) => (*odd, dim.clone() * stride),
+        // A result that is asked to be larger than the full one has zeros behind it.
+        (Padding::Explicit { .. }, Some(asked)) => (OddSide::Before, (full - asked.clone()).larger(&zero), asked),
+        (Padding::Same(odd), Some(asked)) => (*odd, (full - asked.clone()).larger(&zero), asked),
+        // `dim * stride`, and the full result where that has fewer elements.
+        (Padding::Same(odd), None) => {
+            let total = (full.clone() - dim.clone() * stride).larger(&zero);
+            (*odd, total.clone(), full - total)
+        }
     };
-    // A result that is larger than the full one has zeros behind it.
-    let total = (full - extent.clone()).larger(&Expr::constant(0));
     let half = total.floor_div(&Expr::constant(2));
     let rest = total - half.clone();
     let (lo, hi) = match odd {

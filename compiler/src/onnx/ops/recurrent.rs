@@ -5,6 +5,7 @@
 
 use lapidary_runtime::op::{Activation, ActivationKind, Cell, Direction, Recurrent};
 
+use self::Parameter::{Needed, Optional, Unused};
 use super::entry::op;
 use super::{Cx, Fault, Imported, OpDef};
 use crate::ir::{Op, ValueId};
@@ -39,7 +40,6 @@ fn layer(cx: &mut Cx<'_, '_>, kind: Kind) -> Imported {
         Kind::Gru => Cell::Gru { linear_before_reset: cx.attrs.flag_or("linear_before_reset", 0)? },
         Kind::Rnn => Cell::Rnn,
     };
-    // `output_sequence` of operator set 1, and `input_forget` of an LSTM.
     let input_forget = match kind {
         Kind::Lstm => cx.attrs.flag_or("input_forget", 0)?,
         Kind::Gru | Kind::Rnn => false,
@@ -115,34 +115,63 @@ fn outward(cx: &mut Cx<'_, '_>, layout: Layout, k: usize, result: Option<ValueId
     }
 }
 
-/// An activation as the operators define it: its name, and the defaults of the parameters that it takes.
+/// An activation as the operators define it: its name, and the parameters that it takes.
 struct Known {
     name: &'static str,
     kind: ActivationKind,
-    alpha: Option<f32>,
-    beta: Option<f32>,
+    alpha: Parameter,
+    beta: Parameter,
 }
 
-const fn known(name: &'static str, kind: ActivationKind, alpha: Option<f32>, beta: Option<f32>) -> Known {
+/// What an activation does with a parameter.
+#[derive(Clone, Copy)]
+enum Parameter {
+    Unused,
+    /// It is taken from the list, and must be there: the standard has no operator that would define a default.
+    Needed,
+    /// It is taken from the list, or is this, as for the ONNX operator of the same name.
+    Optional(f32),
+}
+
+impl Parameter {
+    /// The next number of the list `name`, where the parameter takes one.
+    fn take(
+        self,
+        cx: &Cx<'_, '_>,
+        name: &str,
+        given: &mut impl Iterator<Item = f32>,
+        activation: &str,
+    ) -> Result<f32, Fault> {
+        match self {
+            Unused => Ok(0.0),
+            Optional(default) => Ok(given.next().unwrap_or(default)),
+            Needed => given.next().ok_or_else(|| {
+                let why = format!("ONNX defines no default for {activation}");
+                cx.attrs.bad_value(name, format!("has no number for {activation}"), why).into()
+            }),
+        }
+    }
+}
+
+const fn known(name: &'static str, kind: ActivationKind, alpha: Parameter, beta: Parameter) -> Known {
     Known { name, kind, alpha, beta }
 }
 
-/// Defaults are those of the ONNX operators of these names; where there is none, what changes nothing.
 const ACTIVATIONS: &[Known] = &[
-    known("Sigmoid", ActivationKind::Sigmoid, None, None),
-    known("Tanh", ActivationKind::Tanh, None, None),
-    known("Relu", ActivationKind::Relu, None, None),
-    known("Affine", ActivationKind::Affine, Some(1.0), Some(0.0)),
-    known("LeakyRelu", ActivationKind::LeakyRelu, Some(0.01), None),
-    known("ThresholdedRelu", ActivationKind::ThresholdedRelu, Some(1.0), None),
-    known("ScaledTanh", ActivationKind::ScaledTanh, Some(1.0), Some(1.0)),
-    known("HardSigmoid", ActivationKind::HardSigmoid, Some(0.2), Some(0.5)),
-    known("Elu", ActivationKind::Elu, Some(1.0), None),
-    known("Softsign", ActivationKind::Softsign, None, None),
-    known("Softplus", ActivationKind::Softplus, None, None),
+    known("Sigmoid", ActivationKind::Sigmoid, Unused, Unused),
+    known("Tanh", ActivationKind::Tanh, Unused, Unused),
+    known("Relu", ActivationKind::Relu, Unused, Unused),
+    known("Affine", ActivationKind::Affine, Needed, Optional(0.0)),
+    known("LeakyRelu", ActivationKind::LeakyRelu, Optional(0.01), Unused),
+    known("ThresholdedRelu", ActivationKind::ThresholdedRelu, Optional(1.0), Unused),
+    known("ScaledTanh", ActivationKind::ScaledTanh, Needed, Needed),
+    known("HardSigmoid", ActivationKind::HardSigmoid, Optional(0.2), Optional(0.5)),
+    known("Elu", ActivationKind::Elu, Optional(1.0), Unused),
+    known("Softsign", ActivationKind::Softsign, Unused, Unused),
+    known("Softplus", ActivationKind::Softplus, Unused, Unused),
 ];
 
-const UNUSED: Activation = Activation { kind: ActivationKind::Tanh, alpha: 0.0, beta: 0.0 };
+const NONE: Activation = Activation { kind: ActivationKind::Tanh, alpha: 0.0, beta: 0.0 };
 
 /// f, g and h of each direction, those that the cell has.
 fn activations(cx: &Cx<'_, '_>, kind: Kind, direction: Direction) -> Result<[Activation; 6], Fault> {
@@ -170,15 +199,15 @@ fn activations(cx: &Cx<'_, '_>, kind: Kind, direction: Direction) -> Result<[Act
     // The lists hold a number for each activation that takes the parameter, in order.
     let mut alphas = cx.attrs.floats_or("activation_alpha", &[])?.iter().copied();
     let mut betas = cx.attrs.floats_or("activation_beta", &[])?.iter().copied();
-    let mut out = [UNUSED; 6];
+    let mut out = [NONE; 6];
     for (k, name) in names.into_iter().enumerate() {
         let Some(known) = ACTIVATIONS.iter().find(|known| known.name.eq_ignore_ascii_case(name)) else {
             let all: Vec<&str> = ACTIVATIONS.iter().map(|known| known.name).collect();
             let given = format!("has {}", crate::diag::quoted(name));
             return Err(cx.attrs.bad_value("activations", given, format!("there are {}", all.join(", "))).into());
         };
-        let alpha = known.alpha.map_or(0.0, |default| alphas.next().unwrap_or(default));
-        let beta = known.beta.map_or(0.0, |default| betas.next().unwrap_or(default));
+        let alpha = known.alpha.take(cx, "activation_alpha", &mut alphas, known.name)?;
+        let beta = known.beta.take(cx, "activation_beta", &mut betas, known.name)?;
         out[k / defaults.len() * 3 + k % defaults.len()] = Activation { kind: known.kind, alpha, beta };
     }
     Ok(out)

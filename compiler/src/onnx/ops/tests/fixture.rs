@@ -29,6 +29,7 @@ pub enum Attr {
     Ints(&'static [i64]),
     Float(f32),
     Text(&'static str),
+    Texts(&'static [&'static str]),
 }
 
 impl Case {
@@ -147,6 +148,10 @@ fn attribute(name: &str, value: &Attr) -> AttributeProto {
         Attr::Int(value) => AttributeProto { i: Some(*value), r#type: of(AttributeType::Int), ..named },
         Attr::Ints(values) => AttributeProto { ints: values.to_vec(), r#type: of(AttributeType::Ints), ..named },
         Attr::Float(value) => AttributeProto { f: Some(*value), r#type: of(AttributeType::Float), ..named },
+        Attr::Texts(texts) => {
+            let strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+            AttributeProto { strings, r#type: of(AttributeType::Strings), ..named }
+        }
         Attr::Text(text) => {
             AttributeProto { s: Some(text.as_bytes().to_vec()), r#type: of(AttributeType::String), ..named }
         }

@@ -4,5 +4,7 @@
 //! without such cases, and paths that the cases do not reach.
 
 mod fixture;
+mod layers;
 mod movement;
 mod numeric;
+mod windows;
