@@ -84,15 +84,10 @@ pub fn mma_step(limits: &Limits, tile: &MmaTile, kind: MmaType) -> Clocks {
     };
     let (rate, per_warp) = match kind {
         MmaType::Half => (limits.mma_f16 * 0.65, 192.0),
-        MmaType::Tf32 => (limits.mma_f16 * 0.5 * 0.5, 96.0),
+        MmaType::Tf32 => (limits.mma_f16 * 0.5 * 0.56, 96.0),
     };
     let products = f64::from(tile.bm * tile.bn * tile.bk);
     Clocks { latency: 207.0 + f64::from(tile.wm * tile.wn * tile.bk) / per_warp, busy: products / (rate * by_warp) }
-}
-
-/// Registers of a thread of a tensor core tile.
-pub fn mma_registers(tile: &MmaTile) -> u32 {
-    tile.wm * tile.wn / 32 + (tile.wm + tile.wn) / 2 + 40
 }
 
 /// The end of a tensor core tile that stores `width` elements at a time and reads `full_reads` operands of the result's
@@ -106,21 +101,29 @@ pub fn mma_end(tile: &MmaTile, width: u32, full_reads: usize) -> Clocks {
     Clocks { latency, busy: stores + loads * 3.0 * f64::from(width) }
 }
 
-/// What gathering `elements` of a convolution's input adds to a step.
-pub fn gather(step: Clocks, elements: u32) -> Clocks {
-    let gather = 0.245 * f64::from(elements);
+/// What gathering `elements` of a convolution's input, `stride` apart, adds to a step.
+pub fn gather(step: Clocks, elements: u32, stride: u32) -> Clocks {
+    // Pixels that lie apart share fewer sectors.
+    let apart = if stride > 1 { 1.4 } else { 1.0 };
+    let gather = 0.245 * apart * f64::from(elements);
     Clocks { latency: step.latency + gather, busy: 0.8 * (step.busy + gather) }
 }
 
 /// A step of a scalar tile; `rate`: multiply-adds per SM and clock.
 pub fn simt_step(tile: &SimtTile, rate: f64) -> Clocks {
-    let busy = f64::from(tile.bm * tile.bn * tile.bk) / (rate * 0.66);
-    Clocks { latency: 540.0 + busy, busy }
+    // A thread's operands are read from shared memory in proportion to its sides.
+    let by_thread = match tile.tm * tile.tn {
+        64.. => 0.69,
+        16.. => 0.45,
+        _ => 0.25,
+    };
+    let busy = f64::from(tile.bm * tile.bn * tile.bk) / (rate * by_thread);
+    Clocks { latency: 200.0 + busy, busy }
 }
 
 /// Registers of a thread of a scalar tile with sums of `words` registers.
 pub fn simt_registers(tile: &SimtTile, words: u32) -> u32 {
-    (tile.tm * tile.tn + 3 * (tile.tm + tile.tn)) * words + 40
+    (tile.tm * tile.tn + tile.tm + tile.tn) * words + 40
 }
 
 /// The end of a scalar tile.
@@ -152,9 +155,12 @@ pub fn scalar_rate(limits: &Limits, sm: u32, acc: DType) -> f64 {
 
 /// Microseconds of a kernel in which a thread forms `products` one after the other for each of `outputs`.
 pub fn direct(limits: &Limits, outputs: i64, products: i64) -> f64 {
-    // Clocks of a product whose loads nothing hides, and products per SM and clock.
-    const ALONE: f64 = 40.0;
-    const RATE: f64 = 12.0;
-    let shared = outputs as f64 * products as f64 / (f64::from(limits.sms) * RATE);
-    LAUNCH + (BLOCK + (products as f64 * ALONE).max(shared)) / (limits.clock * 1e3)
+    // Clocks of a product whose loads nothing hides; instructions of an output and of a product, and how many of
+    // them an SM issues a clock.
+    const ALONE: f64 = 60.0;
+    const OUTPUT: f64 = 300.0;
+    const PRODUCT: f64 = 25.0;
+    const ISSUED: f64 = 64.0;
+    let busy = outputs as f64 * (OUTPUT + PRODUCT * products as f64) / (f64::from(limits.sms) * ISSUED);
+    LAUNCH + (BLOCK + (products as f64 * ALONE).max(busy)) / (limits.clock * 1e3)
 }

@@ -8,36 +8,36 @@ use crate::arch::Arch;
 use crate::candidate::{Answer, Family, Shapes};
 use crate::problem::Problem;
 
-#[path = "../families/gemm/mod.rs"]
-pub mod gemm;
 #[path = "../families/conv/mod.rs"]
 pub mod conv;
-#[path = "../families/depthwise/mod.rs"]
-pub mod depthwise;
 #[path = "../families/copy/mod.rs"]
 pub mod copy;
-#[path = "../families/pointwise/mod.rs"]
-pub mod pointwise;
-#[path = "../families/reduce/mod.rs"]
-pub mod reduce;
-#[path = "../families/softmax/mod.rs"]
-pub mod softmax;
-#[path = "../families/norm/mod.rs"]
-pub mod norm;
-#[path = "../families/pool/mod.rs"]
-pub mod pool;
-#[path = "../families/resize/mod.rs"]
-pub mod resize;
-#[path = "../families/gather/mod.rs"]
-pub mod gather;
-#[path = "../families/scatter/mod.rs"]
-pub mod scatter;
+#[path = "../families/depthwise/mod.rs"]
+pub mod depthwise;
 #[path = "../families/fill/mod.rs"]
 pub mod fill;
+#[path = "../families/gather/mod.rs"]
+pub mod gather;
+#[path = "../families/gemm/mod.rs"]
+pub mod gemm;
+#[path = "../families/norm/mod.rs"]
+pub mod norm;
+#[path = "../families/pointwise/mod.rs"]
+pub mod pointwise;
+#[path = "../families/pool/mod.rs"]
+pub mod pool;
 #[path = "../families/recurrent/mod.rs"]
 pub mod recurrent;
+#[path = "../families/reduce/mod.rs"]
+pub mod reduce;
+#[path = "../families/resize/mod.rs"]
+pub mod resize;
 #[path = "../families/scan/mod.rs"]
 pub mod scan;
+#[path = "../families/scatter/mod.rs"]
+pub mod scatter;
+#[path = "../families/softmax/mod.rs"]
+pub mod softmax;
 #[path = "../families/topk/mod.rs"]
 pub mod topk;
 

@@ -84,18 +84,44 @@ pub enum Kind {
     GroupNorm(GroupNorm),
     Transpose(Transpose),
     Expand,
-    Slice { starts: Vec<Expr>, steps: Vec<i64> },
-    Concat { axis: u8 },
-    Pad { mode: PadMode, lo: Vec<Expr> },
-    Gather { axis: u8 },
-    GatherElements { axis: u8 },
-    GatherNd { batch_dims: u8 },
-    ScatterElements { axis: u8, mode: ScatterMode },
-    ScatterNd { mode: ScatterMode },
+    Slice {
+        starts: Vec<Expr>,
+        steps: Vec<i64>,
+    },
+    Concat {
+        axis: u8,
+    },
+    Pad {
+        mode: PadMode,
+        lo: Vec<Expr>,
+    },
+    Gather {
+        axis: u8,
+    },
+    GatherElements {
+        axis: u8,
+    },
+    GatherNd {
+        batch_dims: u8,
+    },
+    ScatterElements {
+        axis: u8,
+        mode: ScatterMode,
+    },
+    ScatterNd {
+        mode: ScatterMode,
+    },
     Resize(Resize),
     Recurrent(Recurrent),
-    CumSum { axis: u8, exclusive: bool, reverse: bool },
-    TopK { axis: u8, largest: bool },
+    CumSum {
+        axis: u8,
+        exclusive: bool,
+        reverse: bool,
+    },
+    TopK {
+        axis: u8,
+        largest: bool,
+    },
     Range,
     Extents(Vec<Expr>),
     Copy,

@@ -64,6 +64,26 @@ impl MmaTile {
         (self.stages * stage).max(epilogue)
     }
 
+    /// Registers of a thread, about: sums, and two rounds of fragments.
+    pub fn registers(&self) -> u32 {
+        self.wm * self.wn / 32 + (self.wm + self.wn) / 2 + 40
+    }
+
+    /// Whether a thread's registers hold what it loads by less than 4 bytes and cannot copy past them. `vectors`:
+    /// elements of `size` bytes that one load of a and of b takes.
+    ///
+    /// # Errors
+    /// In words, that they do not.
+    pub fn check_registers(&self, size: u32, vectors: [u32; 2]) -> Result<(), String> {
+        const MOST: u32 = 270;
+        let words = |side: u32, vector: u32| if vector * size < 4 { side * self.bk * size / 4 } else { 0 };
+        let staged = (words(self.bm, vectors[0]) + words(self.bn, vectors[1])) / self.threads();
+        if self.registers() + staged > MOST {
+            return Err(format!("unaligned operands pass through {staged} registers of a thread, which has too few"));
+        }
+        Ok(())
+    }
+
     /// Its lines of a policy.
     pub fn policy(&self) -> String {
         let MmaTile { bm, bn, bk, wm, wn, stages } = self;

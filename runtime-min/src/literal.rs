@@ -239,17 +239,9 @@ mod tests {
 
     #[test]
     fn literals_read_as_source() {
-        let instr = Instr::binary(
-            ScalarOp::Add,
-            DType::F32,
-            Arg::Input(0),
-            Arg::Imm(Scalar::float(DType::F32, 0.5)),
-        );
+        let instr = Instr::binary(ScalarOp::Add, DType::F32, Arg::Input(0), Arg::Imm(Scalar::float(DType::F32, 0.5)));
         let args = "[Arg::Input(0, ), Arg::Imm(Scalar::float(DType::F32, 0.5), ), Arg::Input(0, )]";
-        assert_eq!(
-            instr.to_literal(),
-            format!("Instr {{ op: ScalarOp::Add, dtype: DType::F32, args: {args}, }}")
-        );
+        assert_eq!(instr.to_literal(), format!("Instr {{ op: ScalarOp::Add, dtype: DType::F32, args: {args}, }}"));
         let port = Port { name: "a \"b\"", tensor: 3 };
         assert_eq!(port.to_literal(), r#"Port { name: "a \"b\"", tensor: 3, }"#);
         assert_eq!([1i64, 2].as_slice().to_literal(), "&[1, 2]".trim_start_matches('&'));

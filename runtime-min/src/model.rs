@@ -67,11 +67,7 @@ impl<'a> Model<'a> {
     ///
     /// # Errors
     /// [`Error::NoImage`] if none fits, else as [`Model::load`].
-    pub fn load_best(
-        plans: &[&'a PlanTables<'a>],
-        weights: Weights<'a>,
-        options: Options,
-    ) -> Result<Model<'a>, Error> {
+    pub fn load_best(plans: &[&'a PlanTables<'a>], weights: Weights<'a>, options: Options) -> Result<Model<'a>, Error> {
         Model::load(crate::cuda::best_plan(plans, options.device)?, weights, options)
     }
 
@@ -130,11 +126,7 @@ impl<'a> Session<'a> {
         for (port, input) in self.tables.inputs.iter().zip(inputs) {
             let dtype = self.tables.tensors[port.tensor as usize].dtype;
             if input.dtype != dtype {
-                return Err(Error::InputType {
-                    input: port.name.to_owned(),
-                    expected: dtype,
-                    given: input.dtype,
-                });
+                return Err(Error::InputType { input: port.name.to_owned(), expected: dtype, given: input.dtype });
             }
             let bytes = dtype.bytes(input.extents.count());
             if input.bytes.len() != bytes {

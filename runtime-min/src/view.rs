@@ -169,11 +169,7 @@ impl<'a> OutputRef<'a> {
     /// [`Error::OutputType`] if the tensor does not hold `T`.
     pub fn data<T: Element>(&self) -> Result<&'a [T], Error> {
         if T::DTYPE != self.dtype {
-            return Err(Error::OutputType {
-                output: self.name.to_owned(),
-                expected: self.dtype,
-                given: T::DTYPE,
-            });
+            return Err(Error::OutputType { output: self.name.to_owned(), expected: self.dtype, given: T::DTYPE });
         }
         // SAFETY: outputs lie at multiples of 256 bytes, their length is that of their extents, and the runtime has
         // written valid elements of this type.

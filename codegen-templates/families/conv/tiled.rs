@@ -118,14 +118,16 @@ impl Job<'_> {
             let has = limits.shared_per_block;
             return Err(format!("it needs {shared} bytes of shared memory, and {} has {has}", self.arch));
         }
+        let vec_a = tile::vector(self.shapes, self.geometry.types[0], &[&self.geometry.k()], 8);
         let vec_b = self.vec_b(8);
+        tile.check_registers(size, [vec_a, vec_b])?;
         let gathers = !self.geometry.is_pointwise() || vec_b * size < 4;
         if gathers {
             self.check_gather(tile.threads(), tile.bn, tile.bk, (4 / size).max(1))?;
         }
         let step = cost::mma_step(limits, tile, kind);
-        let step = if gathers { cost::gather(step, tile.bk * tile.bn) } else { step };
-        let resident = cost::resident(limits, tile.threads(), cost::mma_registers(tile), shared);
+        let step = if gathers { cost::gather(step, tile.bk * tile.bn, self.geometry.window.stride[2]) } else { step };
+        let resident = cost::resident(limits, tile.threads(), tile.registers(), shared);
         for split in self.splits(tile.bm, tile.bn, tile.bk) {
             let ending = Ending::new(&self.epilogue, &split);
             let vec_c = tile::vector(self.shapes, ending.out(), &[&self.geometry.output_pixels()], 8);
@@ -136,7 +138,7 @@ impl Job<'_> {
                 bm: tile.bm,
                 bn: tile.bn,
                 bk: tile.bk,
-                vectors: [tile::vector(self.shapes, self.geometry.types[0], &[&self.geometry.k()], 8), vec_b, vec_c],
+                vectors: [vec_a, vec_b, vec_c],
                 check: format!(
                     "static_assert(conv::Mma<Policy>::THREADS == {} && conv::Mma<Policy>::SMEM_BYTES == {shared}, \
                      \"as launched\");",
@@ -176,7 +178,7 @@ impl Job<'_> {
             self.check_gather(tile.threads(), tile.bn, tile.bk, 1)?;
         }
         let step = cost::simt_step(tile, cost::scalar_rate(limits, self.arch.sm, acc));
-        let step = if gathers { cost::gather(step, tile.bk * tile.bn) } else { step };
+        let step = if gathers { cost::gather(step, tile.bk * tile.bn, self.geometry.window.stride[2]) } else { step };
         let registers = cost::simt_registers(tile, tile::bytes(acc).div_ceil(4));
         let resident = cost::resident(limits, tile.threads(), registers, shared);
         for split in self.splits(tile.bm, tile.bn, tile.bk) {

@@ -144,13 +144,17 @@ impl Job<'_> {
         }
     }
 
-    /// Values that a thread holds.
-    fn values(&self, patch: &Patch) -> u32 {
+    /// Columns of the input that a thread reads of a row.
+    fn span(&self, patch: &Patch) -> u32 {
         let Axes { size: [_, _, kw], stride: [_, _, sw], dilation: [_, _, dw], pad_lo: [_, _, pad], .. } =
             self.geometry.window;
         let reach = ((patch.columns - 1) * sw + (kw - 1) * dw + 1).saturating_sub(pad);
-        let span = pad.next_multiple_of(patch.vec_x) + reach.next_multiple_of(patch.vec_x);
-        patch.rows * patch.columns + self.geometry.taps() as u32 + span
+        pad.next_multiple_of(patch.vec_x) + reach.next_multiple_of(patch.vec_x)
+    }
+
+    /// Values that a thread holds.
+    fn values(&self, patch: &Patch) -> u32 {
+        patch.rows * patch.columns + self.geometry.taps() as u32 + self.span(patch)
     }
 
     /// Threads that have a patch.
@@ -224,17 +228,18 @@ impl Job<'_> {
         let resident = cost::resident(limits, PLANES_THREADS, held + 40, 0);
         let waves = (blocks as f64 / (f64::from(limits.sms) * resident as f64)).ceil().max(1.0);
         let in_rows = f64::from((patch.rows - 1) * sh + (kh - 1) * dh + 1);
-        let loads = in_rows * f64::from(held - patch.rows * patch.columns) / f64::from(patch.vec_x);
-        let stores = f64::from(patch.rows * patch.columns) / f64::from(patch.vec_y);
-        let extra = 1.0 + self.epilogue.full_reads() as f64 * f64::from(patch.vec_y);
-        // Clocks of a load or store of a warp, and the share of the multiply-adds' rate, as measured.
-        const ACCESS: f64 = 10.0;
-        const RATE: f64 = 0.3;
+        let outputs = f64::from(patch.rows * patch.columns);
+        let taps = geometry.taps() as f64;
+        let reads = self.epilogue.full_reads() as f64 * outputs;
+        let stores = outputs / f64::from(patch.vec_y);
+        let accesses = in_rows * f64::from(self.span(patch) / patch.vec_x) + taps + stores + reads;
+        // Clocks of a warp's access, and the share of the multiply-adds' rate, as measured.
+        const ACCESS: f64 = 4.0;
+        const RATE: f64 = 0.5;
         let warps = threads / 32.0 / f64::from(limits.sms);
-        let products = f64::from(patch.rows * patch.columns) * geometry.taps() as f64;
-        let busy = warps * ((loads + stores * extra) * ACCESS + products * 32.0 / (limits.fma_f32 * RATE));
-        let latency = waves * (700.0 + in_rows * 60.0 + products * 4.0 + stores * extra * 30.0);
-        let clocks = 1500.0 + latency.max(busy);
+        let busy = warps * (accesses * ACCESS + outputs * taps * 32.0 / (limits.fma_f32 * RATE));
+        let latency = waves * (500.0 + in_rows * 60.0 + outputs * taps * 4.0 + (stores + reads) * 30.0);
+        let clocks = 1000.0 + latency.max(busy);
         let size = f64::from(tile::bytes(geometry.types[0]));
         let read = geometry.batch.clone() * geometry.channels.clone() * geometry.input_pixels();
         let written = self.typical(&geometry.outputs()) as f64 * f64::from(tile::bytes(self.epilogue.out));

@@ -103,16 +103,15 @@ impl Job<'_> {
     /// Microseconds: bound by the bandwidth, by the rows' multiply-adds, or by the latency of a block's loads.
     fn gemv_time(&self, split: &Split, blocks: i64, stride: u32, rows: u32) -> f64 {
         // Shares of the bandwidth, multiply-adds per SM and clock, and clocks of a round of loads, as measured.
-        let share = if self.product.b.transposed { 0.72 } else { 0.55 };
         const RATE: f64 = 20.0;
-        const ROUND: f64 = 800.0;
+        let (share, round) = if self.product.b.transposed { (0.72, 800.0) } else { (0.57, 2500.0) };
         let limits = self.arch.limits();
         let memory = self.bytes(split) / (limits.bandwidth * share) * 1e6;
         let products = self.typical(&self.product.b_elements()) as f64 * f64::from(rows);
         let arithmetic = products / (f64::from(limits.sms) * RATE * limits.clock * 1e3);
         let rounds = self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(stride)))) as f64;
         let waves = (blocks * split.parts) as f64 / (f64::from(limits.sms) * 4.0);
-        let latency = rounds * ROUND * waves.ceil().max(1.0) / (limits.clock * 1e3);
+        let latency = rounds * round * waves.ceil().max(1.0) / (limits.clock * 1e3);
         cost::LAUNCH + 0.6 + memory.max(arithmetic).max(latency)
     }
 }

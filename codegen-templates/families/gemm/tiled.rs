@@ -74,7 +74,11 @@ impl Job<'_> {
                 format!("it needs {shared} bytes of shared memory, and {} has {}", self.arch, limits.shared_per_block);
             return answer.refuse(format!("gemm_mma/{}", tile.name()), reason);
         }
-        let resident = cost::resident(limits, tile.threads(), cost::mma_registers(tile), shared);
+        let [vec_a, vec_b] = [p.vec_a(self.shapes, 8), p.vec_b(self.shapes, 8)];
+        if let Err(reason) = tile.check_registers(tile::bytes(p.a.dtype), [vec_a, vec_b]) {
+            return answer.refuse(format!("gemm_mma/{}", tile.name()), reason);
+        }
+        let resident = cost::resident(limits, tile.threads(), tile.registers(), shared);
         for split in self.splits(tile.bm, tile.bn, tile.bk) {
             let ending = Ending::new(&p.epilogue, &split);
             let vec_c = tile::vector(self.shapes, ending.out(), &[&p.n], 8);
@@ -84,7 +88,7 @@ impl Job<'_> {
                 tile_lines: tile.policy(),
                 bm: tile.bm,
                 bn: tile.bn,
-                vectors: [p.vec_a(self.shapes, 8), p.vec_b(self.shapes, 8), vec_c],
+                vectors: [vec_a, vec_b, vec_c],
                 check: format!(
                     "static_assert(gemm::Mma<Policy>::THREADS == {} && gemm::Mma<Policy>::SMEM_BYTES == {shared}, \"as \
                      launched\");",

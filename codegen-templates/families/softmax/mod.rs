@@ -22,7 +22,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
 
 fn candidates(problem: &Problem, spec: &Softmax, arch: Arch, shapes: &Shapes<'_>) -> Result<Answer, String> {
     let (x, y) = (problem.input(0)?, problem.output(0)?);
-    [x, y].into_iter().try_for_each(|operand| check_float(operand))?;
+    [x, y].into_iter().try_for_each(check_float)?;
     let [outer, n, inner] = around(&x.dims, usize::from(spec.axis));
     let typical = |expr: &Expr| (shapes.typical)(expr).max(0) as f64;
     let bytes = x.dtype.bits() as i64 / 8;

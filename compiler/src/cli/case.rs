@@ -170,8 +170,7 @@ fn tensors(set: &Path, what: &str, model: &Model) -> Result<Vec<Tensor>, Failure
             break;
         }
         let bytes = std::fs::read(&path).map_err(|error| Failure::file(&path, error))?;
-        let proto =
-            onnx::proto::TensorProto::decode(bytes.as_slice()).map_err(|error| Failure::file(&path, error))?;
+        let proto = onnx::proto::TensorProto::decode(bytes.as_slice()).map_err(|error| Failure::file(&path, error))?;
         let tensor = model.tensor(&proto, &Place::file(path.display().to_string()))?;
         let tensor = Tensor::new(tensor.dtype, tensor.dims, tensor.data);
         tensors.push(tensor.map_err(|error| Failure::file(&path, error))?);

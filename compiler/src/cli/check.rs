@@ -1,8 +1,8 @@
 //! `lapidary check`: whether a model is supported.
 
 use clap::Args;
-use lapidary::lower::Target;
 use lapidary::Options;
+use lapidary::lower::Target;
 
 use super::{Failure, ModelArgs};
 

@@ -27,10 +27,8 @@ impl Distance {
         let mut distance =
             Distance { max_abs: 0.0, range: 0.0, rel_l2: 0.0, cosine: 1.0, elements_off: 0, mismatch: None };
         if given.dtype != expected.dtype || given.dims != expected.dims {
-            distance.mismatch = Some(format!(
-                "expected {}{:?}, given {}{:?}",
-                expected.dtype, expected.dims, given.dtype, given.dims
-            ));
+            distance.mismatch =
+                Some(format!("expected {}{:?}, given {}{:?}", expected.dtype, expected.dims, given.dtype, given.dims));
             return distance;
         }
         if !expected.dtype.is_float() {

@@ -40,8 +40,9 @@ pub fn options(shape: &ShapeArgs) -> Options {
 
 /// The architecture of the first GPU.
 fn local_arch() -> Result<Arch, Failure> {
-    let device = lapidary_runtime::cuda::Device::open(0)
-        .map_err(|error| Failure::usage(format!("no GPU: {error}"), "run with --target cpu, or on a machine with a GPU"))?;
+    let device = lapidary_runtime::cuda::Device::open(0).map_err(|error| {
+        Failure::usage(format!("no GPU: {error}"), "run with --target cpu, or on a machine with a GPU")
+    })?;
     let facts = device.facts();
     let (major, minor) = facts.compute_capability;
     Arch::for_device(major * 10 + minor).ok_or_else(|| {

@@ -101,12 +101,8 @@ fn steps(plan: &TargetPlan, stage: Stage) -> Vec<serde_json::Value> {
             match step {
                 Step::If { label, .. } => out.push(json!({ "step": place, "op": "if", "onnx": label })),
                 Step::Work(work) => {
-                    let results: Vec<String> = work
-                        .outputs
-                        .iter()
-                        .flatten()
-                        .map(|tensor| describe(program, *tensor))
-                        .collect();
+                    let results: Vec<String> =
+                        work.outputs.iter().flatten().map(|tensor| describe(program, *tensor)).collect();
                     let operands: Vec<String> =
                         work.inputs.iter().flatten().map(|tensor| describe(program, *tensor)).collect();
                     let pick = plan.plan.chosen.pick(SegmentId(segment as u32), k);

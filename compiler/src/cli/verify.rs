@@ -70,7 +70,8 @@ impl Verify {
             let dtype = graph.ty(*value).dtype;
             dtype.is_float() && dtype.bits() == 16
         });
-        let narrow = narrow_model || matches!(self.shape.precision, Precision::Fp16 | Precision::Bf16 | Precision::Tf32);
+        let narrow =
+            narrow_model || matches!(self.shape.precision, Precision::Fp16 | Precision::Bf16 | Precision::Tf32);
         if narrow && !matches!(stated, Bar::Relative { .. }) { NARROW } else { stated }
     }
 
@@ -173,14 +174,12 @@ enum Watched {
 }
 
 /// Inner values of the reference evaluation, by name.
-fn reference_values(
-    graph: &Graph,
-    inputs: &[Tensor],
-    watched: Watched,
-) -> Result<BTreeMap<String, Tensor>, Failure> {
+fn reference_values(graph: &Graph, inputs: &[Tensor], watched: Watched) -> Result<BTreeMap<String, Tensor>, Failure> {
     let wanted: Vec<_> = match watched {
         Watched::All => graph.value_ids().collect(),
-        Watched::Saturated => graph.outputs().iter().filter_map(|(_, value)| saturating_operand(graph, *value)).collect(),
+        Watched::Saturated => {
+            graph.outputs().iter().filter_map(|(_, value)| saturating_operand(graph, *value)).collect()
+        }
     };
     let mut values = BTreeMap::new();
     if wanted.is_empty() {
@@ -207,7 +206,13 @@ fn saturating_operand(graph: &Graph, output: lapidary::ir::ValueId) -> Option<la
                 && program.steps[0].op == ScalarOp::Sigmoid
                 && program.steps[0].operands() == [Arg::Input(0)];
             let view = program.is_identity();
-            if sigmoid { Some(first) } else if view { saturating_operand(graph, first) } else { None }
+            if sigmoid {
+                Some(first)
+            } else if view {
+                saturating_operand(graph, first)
+            } else {
+                None
+            }
         }
         Op::Reshape(_) | Op::Transpose(_) => saturating_operand(graph, first),
         _ => None,

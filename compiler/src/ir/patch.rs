@@ -83,8 +83,11 @@ pub fn apply(graph: &mut Graph, patch: Patch) -> Result<(), String> {
         .collect();
     let mut results: Vec<Vec<Option<ValueId>>> = Vec::new();
     for node in patch.nodes {
-        let inputs: Vec<Option<ValueId>> =
-            node.inputs.iter().map(|input| input.map(|r| resolve(r, &results, &constants)).transpose()).collect::<Result<_, _>>()?;
+        let inputs: Vec<Option<ValueId>> = node
+            .inputs
+            .iter()
+            .map(|input| input.map(|r| resolve(r, &results, &constants)).transpose())
+            .collect::<Result<_, _>>()?;
         let types = infer_on(graph, &node.op, &inputs)?;
         let named = types.into_iter().map(|ty| Some((name.clone(), ty))).collect();
         let id = graph.add_node(node.op, inputs, named, origin.clone());
@@ -137,9 +140,10 @@ pub(super) fn infer_on(graph: &mut Graph, op: &Op, inputs: &[Option<ValueId>]) -
 
 /// Adds a constraint unless it is there already.
 pub(super) fn record(graph: &mut Graph, kind: ConstraintKind, left: Expr, right: Expr, why: &str) {
-    let known = graph.constraints.iter().any(|c| {
-        c.kind == kind && ((c.left == left && c.right == right) || (c.left == right && c.right == left))
-    });
+    let known = graph
+        .constraints
+        .iter()
+        .any(|c| c.kind == kind && ((c.left == left && c.right == right) || (c.left == right && c.right == left)));
     if !known {
         graph.constraints.push(Constraint { kind, left, right, why: why.into() });
     }
@@ -149,12 +153,17 @@ fn check_same_type(graph: &Graph, from: ValueId, to: ValueId) -> Result<(), Stri
     let (old, new) = (graph.ty(from), graph.ty(to));
     let same_dims = old.dims.len() == new.dims.len()
         && old.dims.iter().zip(&new.dims).all(|(a, b)| {
-            a == b || graph.constraints.iter().any(|c| {
-                c.kind == ConstraintKind::Equal && ((&c.left == a && &c.right == b) || (&c.left == b && &c.right == a))
-            })
+            a == b
+                || graph.constraints.iter().any(|c| {
+                    c.kind == ConstraintKind::Equal
+                        && ((&c.left == a && &c.right == b) || (&c.left == b && &c.right == a))
+                })
         });
     if old.dtype == new.dtype && same_dims {
         return Ok(());
     }
-    Err(format!("the patch changes the type of {from} from {} {:?} to {} {:?}", old.dtype, old.dims, new.dtype, new.dims))
+    Err(format!(
+        "the patch changes the type of {from} from {} {:?} to {} {:?}",
+        old.dtype, old.dims, new.dtype, new.dims
+    ))
 }

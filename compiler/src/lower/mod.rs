@@ -13,9 +13,7 @@ use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, Op, SymbolSource, Type, ValueId};
-pub use program::{
-    Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work,
-};
+pub use program::{Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 
 /// What a model is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,11 +113,8 @@ impl Lowering<'_> {
 
     fn copy(&mut self, from: TensorId, to: TensorId, segment: SegmentId) {
         let (input, output) = (self.program.tensor(from), self.program.tensor(to));
-        let problem = Problem {
-            kind: Kind::Copy,
-            inputs: vec![Some(input.ty.clone())],
-            outputs: vec![Some(output.ty.clone())],
-        };
+        let problem =
+            Problem { kind: Kind::Copy, inputs: vec![Some(input.ty.clone())], outputs: vec![Some(output.ty.clone())] };
         let label = format!("copy to {}", output.name);
         self.work(problem, vec![Some(from)], vec![Some(to)], label, segment);
     }
@@ -205,13 +200,13 @@ impl Lowering<'_> {
             Target::Cpu => self.cpu(&problem, &label),
             Target::Cuda(arch) => self.cuda(&problem, arch, &label),
         };
-        self.program.segments[segment.0 as usize].push(Step::Work(Work {
+        self.program.segments[segment.0 as usize].push(Step::Work(Box::new(Work {
             problem,
             inputs,
             outputs,
             alternatives,
             label,
-        }));
+        })));
     }
 
     fn cpu(&mut self, problem: &Problem, label: &str) -> Alternatives {
@@ -254,14 +249,7 @@ impl Lowering<'_> {
     }
 
     /// Both branches become segments that end by writing the node's results.
-    fn branch(
-        &mut self,
-        graph: &Graph,
-        node: &Node,
-        regions: [&Graph; 2],
-        tensors: &mut Tensors,
-        segment: SegmentId,
-    ) {
+    fn branch(&mut self, graph: &Graph, node: &Node, regions: [&Graph; 2], tensors: &mut Tensors, segment: SegmentId) {
         let operands: Vec<TensorId> =
             node.inputs.iter().flatten().map(|value| self.tensor(graph, *value, tensors)).collect();
         let Some((&condition, captures)) = operands.split_first() else { crate::bug!("an If without a condition") };

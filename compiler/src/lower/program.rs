@@ -105,9 +105,14 @@ pub enum Residency {
 /// A step of a segment.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Work(Work),
+    Work(Box<Work>),
     /// Runs one of two segments, each of which writes the results.
-    If { condition: TensorId, then_segment: SegmentId, else_segment: SegmentId, label: String },
+    If {
+        condition: TensorId,
+        then_segment: SegmentId,
+        else_segment: SegmentId,
+        label: String,
+    },
 }
 
 /// A kernel problem to solve.
@@ -126,5 +131,8 @@ pub struct Work {
 pub enum Alternatives {
     /// The runtime's function for it.
     Cpu,
-    Cuda { candidates: Vec<Candidate>, refusals: Vec<Refusal> },
+    Cuda {
+        candidates: Vec<Candidate>,
+        refusals: Vec<Refusal>,
+    },
 }

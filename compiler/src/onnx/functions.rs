@@ -97,7 +97,7 @@ impl Expander<'_> {
                 Some(function) => {
                     match self.call(&node, id, function) {
                         Ok(body) => expanded.extend(body),
-                        Err(Stop::Refused(diagnostic)) => self.found.push(diagnostic),
+                        Err(Stop::Refused(diagnostic)) => self.found.push(*diagnostic),
                         // Said once, of the call in the model's graph that led here.
                         Err(Stop::TooMuch) if self.active.is_empty() => {
                             self.found.push(

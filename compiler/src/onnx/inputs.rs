@@ -59,9 +59,7 @@ fn input(info: &ValueInfoProto) -> Result<Input> {
             Some(DimValue::DimValue(value)) if *value >= 0 => (*value, None),
             Some(DimValue::DimParam(name)) if !name.is_empty() && name != "?" => (0, Some(name.clone())),
             // Neither value nor name: a symbol of its own.
-            Some(DimValue::DimValue(_) | DimValue::DimParam(_)) | None => {
-                (0, Some(format!("{}.{axis}", info.name())))
-            }
+            Some(DimValue::DimValue(_) | DimValue::DimParam(_)) | None => (0, Some(format!("{}.{axis}", info.name()))),
         };
         input.dims.push(extent);
         input.symbols.push(symbol);

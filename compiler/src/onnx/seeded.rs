@@ -12,9 +12,10 @@ use lapidary_runtime::{BF16, DType, F16};
 pub fn elements(name: &str, dtype: DType, dims: &[usize]) -> Bytes {
     let count: usize = dims.iter().product();
     let (low, high) = bounds(dims);
-    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    }) | 1;
+    let mut state = name
+        .bytes()
+        .fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        | 1;
     let mut next = || {
         // Xorshift64: G. Marsaglia, "Xorshift RNGs" (2003).
         state ^= state << 13;

@@ -61,7 +61,9 @@ pub fn apply(graph: Graph, precision: Precision) -> Graph {
 fn tf32(mut graph: Graph) -> Graph {
     for id in graph.order() {
         let op = match graph.node(id).op.clone() {
-            Op::MatMul(spec, epilogue) => Op::MatMul(lapidary_runtime::op::MatMul { math: Math::Tf32, ..spec }, epilogue),
+            Op::MatMul(spec, epilogue) => {
+                Op::MatMul(lapidary_runtime::op::MatMul { math: Math::Tf32, ..spec }, epilogue)
+            }
             Op::Conv(spec, epilogue) => Op::Conv(lapidary_runtime::op::Conv { math: Math::Tf32, ..spec }, epilogue),
             Op::If { then_region, else_region } => Op::If {
                 then_region: Region(Box::new(tf32(*then_region.0))),
@@ -125,7 +127,9 @@ impl Narrowing {
             let results = node
                 .outputs
                 .iter()
-                .map(|value| value.map(|value| (graph.value(value).name.clone(), self.result_type(&node.op, graph.ty(value)))))
+                .map(|value| {
+                    value.map(|value| (graph.value(value).name.clone(), self.result_type(&node.op, graph.ty(value))))
+                })
                 .collect();
             let added = out.add_node(self.op(&node.op), inputs, results, node.origin.clone());
             for (from, to) in node.outputs.iter().zip(out.node(added).outputs.clone()) {

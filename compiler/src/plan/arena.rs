@@ -59,8 +59,7 @@ mod tests {
     fn buffers_share_memory_when_their_lives_do_not_meet() {
         let lives = [(0, 1), (1, 2), (2, 3)];
         let lifetimes = lives.iter().enumerate();
-        let lifetimes =
-            lifetimes.map(|(k, &(first, last))| (BufferId(k as u32), Lifetime { first, last })).collect();
+        let lifetimes = lifetimes.map(|(k, &(first, last))| (BufferId(k as u32), Lifetime { first, last })).collect();
         let arena = pack(&lifetimes, |_| 1000);
         assert_eq!(arena.bytes, 2048);
         assert_eq!(arena.offsets[&BufferId(0)], arena.offsets[&BufferId(2)]);

@@ -246,8 +246,7 @@ impl<'b> Writer<'_, 'b> {
         }
         let mut code = Vec::new();
         self.postfix(expr, &mut code);
-        let formula =
-            Formula { code: self.bump.alloc_slice_copy(&code), text: self.bump.alloc_str(&expr.to_string()) };
+        let formula = Formula { code: self.bump.alloc_slice_copy(&code), text: self.bump.alloc_str(&expr.to_string()) };
         let slot = self.formulas.len() as u32;
         self.formulas.push(formula);
         self.slots.insert(expr.clone(), slot);

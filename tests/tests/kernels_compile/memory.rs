@@ -1,6 +1,8 @@
 //! Problems of the families that move data: pointwise programs, moves, reductions, normalizations, indexing, windows,
 //! recurrent layers.
 
+use std::slice::from_ref;
+
 use lapidary_runtime::DType::{self, BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
 use lapidary_runtime::op::{
     Activation, ActivationKind, Arg, ArgReduce, Axes, Cell, CoordinateMode, Direction, GroupNorm, Instr, NearestMode,
@@ -66,7 +68,7 @@ fn pointwise() -> Problems {
     for (op, dtype) in [(ScalarOp::Erf, F16), (ScalarOp::Tanh, F32), (ScalarOp::Erf, F64), (ScalarOp::Softplus, F16)] {
         let program = Program::single(op, dtype, &[dtype]);
         let x = operand(dtype, "b s 3072");
-        all.push(("function", problem(Kind::Pointwise(program), &[x.clone()], &[x])));
+        all.push(("function", problem(Kind::Pointwise(program), from_ref(&x), from_ref(&x))));
     }
     all.push(("gelu", gelu()));
     all.push(("mixed types", mixed()));
@@ -221,20 +223,20 @@ fn rows() -> Problems {
             [("b 12 s s", 3, false), ("b 1000", 1, true), ("b 21 h w", 1, false), ("b 50000", 1, false)]
         {
             let x = operand(dtype, dims);
-            all.push(("softmax", problem(Kind::Softmax(Softmax { axis, log }), &[x.clone()], &[x])));
+            all.push(("softmax", problem(Kind::Softmax(Softmax { axis, log }), from_ref(&x), from_ref(&x))));
         }
         let norm = |kind, axis| Kind::Norm(Norm { kind, axis, epsilon: Scalar::float(F32, 1e-5) });
         let (x, row) = (operand(dtype, "b s 768"), operand(dtype, "768"));
         all.push((
             "layer norm",
-            problem(norm(NormKind::Layer, 2), &[x.clone(), row.clone(), row.clone()], &[x.clone()]),
+            problem(norm(NormKind::Layer, 2), &[x.clone(), row.clone(), row.clone()], from_ref(&x)),
         ));
-        all.push(("rms norm", problem(norm(NormKind::Rms, 2), &[x.clone(), row.clone()], &[x.clone()])));
+        all.push(("rms norm", problem(norm(NormKind::Rms, 2), &[x.clone(), row.clone()], from_ref(&x))));
         let mean = operand(F32, "b s 1");
-        let with_statistics = problem(norm(NormKind::Layer, 2), &[x.clone()], &[x.clone(), mean.clone(), mean]);
+        let with_statistics = problem(norm(NormKind::Layer, 2), from_ref(&x), &[x.clone(), mean.clone(), mean]);
         all.push(("norm without scale", with_statistics));
         let column = operand(dtype, "s 1");
-        let odd = problem(norm(NormKind::Layer, 1), &[x.clone(), column.clone(), column], &[x.clone()]);
+        let odd = problem(norm(NormKind::Layer, 1), &[x.clone(), column.clone(), column], from_ref(&x));
         all.push(("norm scaled otherwise", odd));
         let mut half = problem(norm(NormKind::Layer, 2), &[x.clone(), row.clone(), row], &[x]);
         half.inputs[1] = None;
@@ -246,11 +248,11 @@ fn rows() -> Problems {
     for dtype in NUMBERS {
         let x = operand(dtype, "b s");
         let kind = Kind::CumSum { axis: 1, exclusive: dtype == F16, reverse: dtype == I32 };
-        all.push(("running sum", problem(kind, &[x.clone()], &[x])));
+        all.push(("running sum", problem(kind, from_ref(&x), from_ref(&x))));
     }
     let x = operand(F32, "b s 6");
     let kind = Kind::CumSum { axis: 1, exclusive: false, reverse: true };
-    all.push(("running sum of columns", problem(kind, &[x.clone()], &[x])));
+    all.push(("running sum of columns", problem(kind, from_ref(&x), from_ref(&x))));
     for (dtype, dims, result, axis) in
         [(F32, "b 1000", "b 5", 1), (F16, "b s 7", "b 3 7", 1), (I64, "s", "s", 0), (F32, "b 200000", "b 4000", 1)]
     {

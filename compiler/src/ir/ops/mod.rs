@@ -45,30 +45,67 @@ pub enum Op {
     /// Broadcasts to this shape.
     Expand(Vec<Expr>),
     /// `y[i] = x[starts[k] + i_k * steps[k]]`, of shape `dims`.
-    Slice { starts: Vec<Expr>, steps: Vec<i64>, dims: Vec<Expr> },
-    Concat { axis: u8 },
+    Slice {
+        starts: Vec<Expr>,
+        steps: Vec<i64>,
+        dims: Vec<Expr>,
+    },
+    Concat {
+        axis: u8,
+    },
     /// Elements added (negative: cropped) before and behind each axis. Operands x, and the value for `Constant`.
-    Pad { mode: PadMode, lo: Vec<Expr>, hi: Vec<Expr> },
+    Pad {
+        mode: PadMode,
+        lo: Vec<Expr>,
+        hi: Vec<Expr>,
+    },
     /// Operands data, indices. `axis` of data is replaced by the indices' shape.
-    Gather { axis: u8 },
-    GatherElements { axis: u8 },
-    GatherNd { batch_dims: u8 },
+    Gather {
+        axis: u8,
+    },
+    GatherElements {
+        axis: u8,
+    },
+    GatherNd {
+        batch_dims: u8,
+    },
     /// Operands data, indices, updates.
-    ScatterElements { axis: u8, mode: ScatterMode },
-    ScatterNd { mode: ScatterMode },
+    ScatterElements {
+        axis: u8,
+        mode: ScatterMode,
+    },
+    ScatterNd {
+        mode: ScatterMode,
+    },
     /// Operands x, roi?. The result's shape.
     Resize(Resize, Vec<Expr>),
     /// Operands and results of ONNX's LSTM, GRU, RNN in layout 0.
     Recurrent(Recurrent),
-    CumSum { axis: u8, exclusive: bool, reverse: bool },
+    CumSum {
+        axis: u8,
+        exclusive: bool,
+        reverse: bool,
+    },
     /// Results values and `i64` indices; `k` elements along `axis`, sorted.
-    TopK { axis: u8, largest: bool, k: Expr },
+    TopK {
+        axis: u8,
+        largest: bool,
+        k: Expr,
+    },
     /// Operands start and delta, scalars of one type; `count` elements.
-    Range { count: Expr },
+    Range {
+        count: Expr,
+    },
     /// A vector (or, with `rank` 0, a scalar) of these `i64` extents.
-    Extents { values: Vec<Expr>, rank: u8 },
+    Extents {
+        values: Vec<Expr>,
+        rank: u8,
+    },
     /// Operands the condition (one `bool`), then the captures, which are the inputs of both regions.
-    If { then_region: Region, else_region: Region },
+    If {
+        then_region: Region,
+        else_region: Region,
+    },
 }
 
 /// A graph inside a node. Its inputs are the node's captures, in order; it shares the outer graph's symbols.

@@ -29,9 +29,9 @@ mod shape;
 mod slice;
 mod softmax;
 mod sort;
-mod window;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

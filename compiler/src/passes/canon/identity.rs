@@ -16,8 +16,12 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let keeps = match &node.op {
         Op::Pointwise(program) => program.simplify().is_identity(),
         Op::Reshape(_) | Op::Expand(_) => true,
-        Op::Transpose(spec) => spec.perm[..usize::from(spec.rank)].iter().enumerate().all(|(k, &axis)| k == usize::from(axis)),
-        Op::Slice { starts, steps, .. } => starts.iter().all(|start| start.is(0)) && steps.iter().all(|&step| step == 1),
+        Op::Transpose(spec) => {
+            spec.perm[..usize::from(spec.rank)].iter().enumerate().all(|(k, &axis)| k == usize::from(axis))
+        }
+        Op::Slice { starts, steps, .. } => {
+            starts.iter().all(|start| start.is(0)) && steps.iter().all(|&step| step == 1)
+        }
         Op::Pad { lo, hi, .. } => lo.iter().chain(hi).all(|amount| amount == &Expr::constant(0)),
         Op::Concat { .. } => node.inputs.len() == 1,
         _ => false,

@@ -13,10 +13,11 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     if let Some((inner, first, _)) = graph.producer(x).and_then(|producer| transpose(graph, producer)) {
         let mut patch = Patch::new(&[id]);
         let composed = compose(first, spec);
-        let merged = match composed.perm[..usize::from(composed.rank)].iter().enumerate().all(|(k, &a)| k == usize::from(a)) {
-            true => inner.into(),
-            false => patch.node(Op::Transpose(composed), [inner.into()]),
-        };
+        let merged =
+            match composed.perm[..usize::from(composed.rank)].iter().enumerate().all(|(k, &a)| k == usize::from(a)) {
+                true => inner.into(),
+                false => patch.node(Op::Transpose(composed), [inner.into()]),
+            };
         return Some(patch.replace(result, merged));
     }
     if moves_only_ones(graph.ty(x), spec) {

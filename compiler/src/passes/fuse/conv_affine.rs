@@ -13,7 +13,7 @@ use crate::ir::{Expr, Graph, NodeId, Op, Patch, Program, Ref, Type, ValueId};
 /// `(conv(x, w) + b) * s + t -> conv(x, w * s) + (b * s + t)`, where `id` is the last of the chain that scales.
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let chain = chain(graph, id)?;
-    let scale = chain.affine.scale.clone()?;
+    let scale = chain.affine.scale?;
     let conv = graph.node(chain.conv);
     let Op::Conv(spec, None) = &conv.op else { return None };
     let (x, w) = (conv.inputs[0]?, conv.inputs[1]?);
@@ -32,7 +32,7 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let product = Program::single(ScalarOp::Mul, weight.dtype, &[weight.dtype, weight.dtype]);
     let scaled = patch.node(Op::Pointwise(product), [w.into(), scale]);
     let mut result = patch.node(Op::Conv(*spec, None), [x.into(), scaled]);
-    if let Some(shift) = chain.affine.shift.clone() {
+    if let Some(shift) = chain.affine.shift {
         let shift = vector(&mut patch, &chain, shift, &channels)?;
         let mut along_channels = vec![Expr::constant(1); result_ty.dims.len() - 1];
         along_channels[0] = channels;

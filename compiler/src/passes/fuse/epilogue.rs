@@ -21,7 +21,8 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
             Op::Conv(_, epilogue) => (epilogue, 1),
             _ => continue,
         };
-        let sole = super::only_user(graph, product) == Some(id) && inputs.iter().filter(|v| **v == product).count() == 1;
+        let sole =
+            super::only_user(graph, product) == Some(id) && inputs.iter().filter(|v| **v == product).count() == 1;
         let same_shape = graph.ty(product).dims == graph.ty(result).dims;
         let others = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, value)| *value);
         let reachable = others.clone().all(|value| addressable(graph.ty(value), graph.ty(result), channel));

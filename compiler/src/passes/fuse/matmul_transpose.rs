@@ -29,13 +29,14 @@ fn swapped(graph: &Graph, value: ValueId) -> Option<ValueId> {
     let node = graph.node(graph.producer(value)?);
     let (Op::Transpose(Transpose { rank, perm }), &[Some(x)]) = (&node.op, &node.inputs[..]) else { return None };
     let rank = usize::from(*rank);
-    let swaps = rank >= 2 && (0..rank).all(|k| {
-        usize::from(perm[k])
-            == match rank - k {
-                1 => rank - 2,
-                2 => rank - 1,
-                _ => k,
-            }
-    });
+    let swaps = rank >= 2
+        && (0..rank).all(|k| {
+            usize::from(perm[k])
+                == match rank - k {
+                    1 => rank - 2,
+                    2 => rank - 1,
+                    _ => k,
+                }
+        });
     swaps.then_some(x)
 }
