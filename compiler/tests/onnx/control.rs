@@ -39,6 +39,10 @@ fn plain(op: &str, inputs: &str, outputs: &str) -> NodeProto {
     node("", op, inputs, outputs, Vec::new())
 }
 
+fn integer(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { i: Some(value), ..named(name, AttributeType::Int) }
+}
+
 fn i64s(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     TensorProto { name: Some(name.to_owned()), ..super::raw(INT64, dims, &data) }
@@ -120,6 +124,19 @@ fn faults_of_both_branches_are_reported() {
 fn branches_with_results_of_two_kinds_are_refused() {
     let found = only(choice(vec![plain("Neg", "x", "r")], vec![plain("IsNaN", "x", "r")]));
     assert_eq!(found, "output 0 of the branches differ: f32[2] and bool[2]");
+}
+
+#[test]
+fn branches_of_different_extents_are_refused() {
+    let graphs = vec![
+        graph("then_branch", vec![plain("Neg", "x", "r")]),
+        graph("else_branch", vec![node("", "Concat", "x x", "r", vec![integer("axis", 0)])]),
+    ];
+    let inputs = vec![symbolic("x", &["n"]), input("flag", BOOL, &[])];
+    assert_eq!(
+        only(imported(vec![node("", "If", "flag", "y", graphs)], inputs, Vec::new(), "n=1:1:8")),
+        "output 0 of the branches has the extents n and 2*n, which are never equal"
+    );
 }
 
 /// What exporters write for `squeeze` of axis 1 of x `[b, n]`, to which z `[b]` is added.

@@ -129,11 +129,33 @@ impl<'m> Regions<'_, 'm> {
         self.importer.graphs = snapshot.0;
     }
 
+    /// Refuses results whose extents differ for every shape; those that may be equal become constraints.
+    fn check_extents(&mut self, then_region: &Captured, else_region: &Captured) -> std::result::Result<(), Fault> {
+        let pairs = then_region.graph.outputs().iter().zip(else_region.graph.outputs()).enumerate();
+        for (k, ((_, a), (_, b))) in pairs {
+            let (a, b) = (then_region.graph.ty(*a), else_region.graph.ty(*b));
+            if a.dims.len() != b.dims.len() {
+                continue;
+            }
+            for (x, y) in a.dims.iter().zip(&b.dims) {
+                let (low, high) = self.importer.graph().range(&(x.clone() - y.clone()));
+                if low > 0 || high < 0 {
+                    return Err(Fault::unsupported(
+                        format!("output {k} of the branches has the extents {x} and {y}, which are never equal"),
+                        "make both branches give one shape, such as by padding the smaller result",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// An `If` of two regions. Both get the captures of both, in one order.
     ///
     /// # Errors
-    /// One sentence, if the branches' results do not agree.
+    /// The branches' results do not agree.
     pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Imported {
+        self.check_extents(&then_region, &else_region)?;
         let mut captures = then_region.captures.clone();
         captures.extend(else_region.captures.iter().filter(|value| !then_region.captures.contains(value)));
         let regions = [then_region, else_region].map(|Captured { mut graph, captures: own }| {
