@@ -244,7 +244,7 @@ impl Job<'_> {
         let read = geometry.batch.clone() * geometry.channels.clone() * geometry.input_pixels();
         let written = self.typical(&geometry.outputs()) as f64 * f64::from(tile::bytes(self.epilogue.out));
         let bytes = self.typical(&read) as f64 * size + written * (1.0 + self.epilogue.full_reads() as f64);
-        cost::LAUNCH + (clocks / (limits.clock * 1e3)).max(bytes / (limits.bandwidth * 0.75) * 1e6)
+        cost::LAUNCH + cost::overlapped(clocks / (limits.clock * 1e3), bytes / (limits.bandwidth * 0.75) * 1e6)
     }
 
     fn offer_direct(&self, answer: &mut Answer) {

@@ -112,6 +112,6 @@ impl Job<'_> {
         let rounds = self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(stride)))) as f64;
         let waves = (blocks * split.parts) as f64 / (f64::from(limits.sms) * 4.0);
         let latency = rounds * round * waves.ceil().max(1.0) / (limits.clock * 1e3);
-        cost::LAUNCH + 0.6 + memory.max(arithmetic).max(latency)
+        cost::LAUNCH + 0.6 + cost::overlapped(memory, arithmetic.max(latency))
     }
 }

@@ -164,7 +164,7 @@ impl Expander<'_> {
     }
 
     /// Each operator of the body means the same in the model's operator sets as in the function's.
-    fn check_opsets(&mut self, node: &NodeProto, function: &FunctionProto) -> std::result::Result<(), Diagnostic> {
+    fn check_opsets(&mut self, node: &NodeProto, function: &FunctionProto) -> std::result::Result<(), Stop> {
         for import in &function.opset_import {
             let name = domain(import.domain());
             let stated = self.model.opset(&name).or_else(|| self.opsets.get(&name).copied());
@@ -187,9 +187,8 @@ impl Expander<'_> {
                 );
                 return Err(refused(node, what)
                     .why(format!("it is another operator in version {outer}, which the model uses"))
-                    .help(
-                        "export the model with one operator set version, or inline its functions with onnx.inliner",
-                    ));
+                    .help("export the model with one operator set version, or inline its functions with onnx.inliner")
+                    .into());
             }
         }
         Ok(())

@@ -156,7 +156,10 @@ pub fn convs() -> Vec<(&'static str, Problem)> {
         ("volume", exact(F16, ["1 8 9 9 9", "16 8 3 3 3", "1 16 9 9 9"], window(3, 3, 1, 1, 1), 1, Tail::None)),
         ("large", exact(F16, ["1 8 30 30", "16 8 9 9", "1 16 22 22"], window(2, 9, 1, 1, 0), 1, Tail::None)),
         ("groups", exact(BF16, ["1 64 14 14", "128 8 3 3", "1 128 14 14"], window(2, 3, 1, 1, 1), 8, Tail::BiasGelu)),
-        ("f32_conv", exact(F32, ["1 24 28 28", "48 24 3 3", "1 48 28 28"], window(2, 3, 1, 1, 1), 1, Tail::BiasAddRelu)),
+        (
+            "f32_conv",
+            exact(F32, ["1 24 28 28", "48 24 3 3", "1 48 28 28"], window(2, 3, 1, 1, 1), 1, Tail::BiasAddRelu),
+        ),
         ("f32_pointwise", exact(F32, ["b 24 28 28", "48 24 1 1", "b 48 28 28"], window(2, 1, 1, 1, 0), 1, Tail::None)),
         ("f64_conv", exact(F64, ["1 4 9 9", "8 4 3 3", "1 8 9 9"], window(2, 3, 1, 1, 1), 1, Tail::BiasAddRelu)),
         ("tf32_gathered", tf32(["1 64 28 28", "64 64 3 3", "1 64 28 28"], window(2, 3, 1, 1, 1), Tail::BiasAddRelu)),
