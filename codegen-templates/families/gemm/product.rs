@@ -243,7 +243,7 @@ mod tests {
 
     fn product(a: &str, b: &str, out: &str, transpose: [bool; 2]) -> Result<Product, String> {
         let operand = |dims: &str| {
-            Some(Operand { dtype: DType::F16, dims: dims.split(',').map(|dim| dim.parse().unwrap()).collect() })
+            Some(Operand { dtype: DType::F16, dims: dims.split(' ').map(|dim| dim.parse().unwrap()).collect() })
         };
         let [transpose_a, transpose_b] = transpose;
         let spec = MatMul { transpose_a, transpose_b, math: Default::default() };
@@ -262,25 +262,25 @@ mod tests {
 
     #[test]
     fn batches_without_their_own_b_are_rows() {
-        let p = product("b,s,64", "64,32", "b,s,32", [false, false]).unwrap();
+        let p = product("b s 64", "64 32", "b s 32", [false, false]).unwrap();
         assert_eq!((p.m.to_string(), p.batch.len()), ("b*s".to_owned(), 0));
-        let p = product("b,64,s", "64,32", "b,s,32", [true, false]).unwrap();
+        let p = product("b 64 s", "64 32", "b s 32", [true, false]).unwrap();
         assert_eq!((p.m.to_string(), batch(&p)), ("s".to_owned(), "b: 64*s 0".to_owned()));
     }
 
     #[test]
     fn batch_axes_merge_where_they_lie_behind_one_another() {
-        let p = product("b,12,s,64", "b,12,64,s", "b,12,s,s", [false, false]).unwrap();
+        let p = product("b 12 s 64", "b 12 64 s", "b 12 s s", [false, false]).unwrap();
         assert_eq!(batch(&p), "12*b: 64*s 64*s");
-        let p = product("b,12,s,64", "b,1,64,s", "b,12,s,s", [false, false]).unwrap();
+        let p = product("b 12 s 64", "b 1 64 s", "b 12 s s", [false, false]).unwrap();
         assert_eq!((p.m.to_string(), batch(&p)), ("12*s".to_owned(), "b: 768*s 64*s".to_owned()));
-        let p = product("b,12,s,64", "12,64,s", "b,12,s,s", [false, false]).unwrap();
+        let p = product("b 12 s 64", "12 64 s", "b 12 s s", [false, false]).unwrap();
         assert_eq!(batch(&p), "b: 768*s 0; 12: 64*s 64*s");
     }
 
     #[test]
     fn an_extent_that_may_be_one_is_asked_at_run_time() {
-        let p = product("a,4,8", "b,8,2", "bcast(a, b),4,2", [false, false]).unwrap();
+        let p = product("a 4 8", "b 8 2", "bcast(a,b) 4 2", [false, false]).unwrap();
         let at = |a, b| {
             let value = |e: &Expr| e.eval(&|name| if name == "a" { a } else { b });
             (value(&p.batch[0].extent), value(&p.batch[0].a_stride), value(&p.batch[0].b_stride))
@@ -292,14 +292,14 @@ mod tests {
 
     #[test]
     fn a_column_vector_becomes_a_row() {
-        let p = product("b,s,64", "64,1", "b,s,1", [false, false]).unwrap();
+        let p = product("b s 64", "64 1", "b s 1", [false, false]).unwrap();
         assert_eq!((p.m.to_string(), p.n.to_string()), ("1".to_owned(), "b*s".to_owned()));
         assert_eq!((p.a.input, p.a.transposed, p.b.input, p.b.transposed), (1, false, 0, true));
     }
 
     #[test]
     fn axes_that_do_not_merge_are_counted() {
-        let a = product("2,1,2,1,2,4,4", "1,2,1,2,1,4,4", "2,2,2,2,2,4,4", [false, false]);
-        assert_eq!(a.unwrap_err(), "5 batch axes remain of which no two lie behind one another");
+        let a = product("2 1 2 1 2 4 4", "1 2 1 2 1 4 4", "2 2 2 2 2 4 4", [false, false]);
+        assert_eq!(a.unwrap_err(), "4 batch axes remain of which no two lie behind one another");
     }
 }
