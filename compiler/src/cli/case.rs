@@ -73,9 +73,19 @@ struct ManifestTensor {
 impl CaseDir {
     /// Reads the cases in `dir`. `inputs` are the names of the model's inputs, in order.
     pub fn read(dir: &Path, model: &Model) -> Result<CaseDir, Failure> {
-        let names: Vec<String> = onnx::inputs(model)?.into_iter().map(|input| input.name).collect();
+        let inputs = onnx::inputs(model)?;
         if dir.join("manifest.json").is_file() {
-            return from_manifest(dir, &names);
+            let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
+            let mut found = from_manifest(dir, &names)?;
+            for case in &mut found.cases {
+                for (tensor, input) in case.inputs.iter_mut().zip(&inputs) {
+                    // Archives hold a scalar as a vector of one.
+                    if input.dims.is_empty() && tensor.dims == [1] {
+                        tensor.dims.clear();
+                    }
+                }
+            }
+            return Ok(found);
         }
         let cases = data_sets(dir, model)?;
         if cases.is_empty() {

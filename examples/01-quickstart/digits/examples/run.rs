@@ -18,7 +18,8 @@ fn main() -> Result<(), Error> {
         image: View::new(&image, (batch, C, C, C))?,
     };
     let outputs = session.run(&inputs)?;
-    println!("logits {:?}", &*outputs.logits.shape().extents());
+    let shape = outputs.logits.shape().extents();
+    println!("logits {:?}", &*shape);
 
     let mut times = Vec::new();
     for _ in 0..RUNS {

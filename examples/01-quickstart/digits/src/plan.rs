@@ -2,11 +2,11 @@
 
 pub mod cpu;
 
-use lapidary_runtime::table::Range;
 #[cfg(feature = "embed-weights")]
 use lapidary_runtime::Aligned;
 use lapidary_runtime::Error;
 use lapidary_runtime::Weights;
+use lapidary_runtime::table::Range;
 
 /// The weights in the binary.
 #[cfg(feature = "embed-weights")]
