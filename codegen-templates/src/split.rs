@@ -184,3 +184,49 @@ pub fn reduce(limits: &Limits, shapes: &Shapes<'_>, epilogue: &Epilogue, split: 
         params: args.params,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::ARCHS;
+
+    fn tried(k: &str, blocks: i64) -> Vec<Split> {
+        let value = |expr: &Expr| expr.eval(&|_| 1000);
+        let range = |expr: &Expr| (value(expr), value(expr));
+        let shapes = Shapes { range: &range, typical: &value };
+        let (count, inner, channels) = (Expr::from(101i64), Expr::from(1i64), Expr::from(101i64));
+        let sums = Sums { count: &count, inner: &inner, channels: &channels };
+        splits(&ARCHS[0].1, &shapes, blocks, &k.parse().unwrap(), 64, &sums)
+    }
+
+    #[test]
+    fn parts_are_whole_steps_and_cover_k() {
+        for split in tried("1000", 4).iter().skip(1) {
+            let each = split.k_per_split.as_const().unwrap();
+            assert!(each % 64 == 0 && (split.parts - 1) * each < 1000 && split.parts * each >= 1000, "{split:?}");
+        }
+        // A K that only the shapes tell: the parts' number is given, and their extent follows.
+        let dynamic = tried("k", 4);
+        assert!(dynamic.len() > 2);
+        for split in &dynamic {
+            let each = split.k_per_split.eval(&|_| 777);
+            assert!(split.parts * each >= 777 && (split.parts == 1 || each % 64 == 0), "{split:?}");
+        }
+    }
+
+    #[test]
+    fn what_fills_the_gpu_is_not_split() {
+        assert_eq!(tried("4096", 1000).len(), 1);
+        assert_eq!(tried("64", 1).len(), 1);
+    }
+
+    #[test]
+    fn slices_begin_at_whole_vectors() {
+        let (count, one) = (Expr::from(101i64), Expr::from(1i64));
+        let sums = Sums { count: &count, inner: &one, channels: &one };
+        let split = Split { parts: 3, k_per_split: Expr::from(64i64) };
+        assert_eq!(split.workspace(&sums, DType::F32), Some(Expr::from(3 * 104 * 4i64)));
+        let whole = Split { parts: 1, k_per_split: Expr::from(64i64) };
+        assert_eq!(whole.workspace(&sums, DType::F32), None);
+    }
+}

@@ -154,6 +154,10 @@ impl Job<'_> {
     }
 
     pub(super) fn offer_simt(&self, answer: &mut Answer) {
+        let [dtype, _] = self.geometry.types;
+        if dtype.is_float() && dtype.bits() == 16 {
+            return answer.refuse("conv_simt", format!("tensor cores form products of {dtype} exactly"));
+        }
         for tile in &SIMT_TILES {
             if let Err(reason) = self.offer_simt_tile(tile, answer) {
                 answer.refuse(format!("conv_simt/{}", tile.name()), reason);
@@ -165,9 +169,6 @@ impl Job<'_> {
         const STATIC_SHARED: u32 = 48 << 10;
         let limits = self.arch.limits();
         let [dtype, _] = self.geometry.types;
-        if dtype.bits() == 16 && dtype.is_float() {
-            return Err(format!("tensor cores form products of {dtype} exactly"));
-        }
         let acc = self.epilogue.acc;
         let shared = tile.shared(tile::bytes(acc));
         if shared > STATIC_SHARED {

@@ -4,7 +4,7 @@ use lapidary_runtime::op::Math;
 
 use super::product::{Axis, BATCH_AXES, Product};
 use super::{First, Job, mma_type};
-use crate::candidate::{Answer, Launch, Refusal};
+use crate::candidate::{Answer, Launch};
 use crate::cost::{self, MmaType, Wave};
 use crate::entry::{self, Args, Entry, input};
 use crate::extent::Expr;
@@ -116,6 +116,10 @@ impl Job<'_> {
     }
 
     pub(super) fn offer_simt(&self, answer: &mut Answer) {
+        let dtype = self.product.a.dtype;
+        if dtype.is_float() && dtype.bits() == 16 {
+            return answer.refuse("gemm_simt", format!("tensor cores form products of {dtype} exactly"));
+        }
         for tile in &SIMT_TILES {
             self.offer_simt_tile(tile, answer);
         }
@@ -126,10 +130,6 @@ impl Job<'_> {
         let p = self.product;
         let limits = self.arch.limits();
         let acc = p.epilogue.acc;
-        if p.a.dtype.bits() == 16 && p.a.dtype.is_float() {
-            let reason = format!("tensor cores form products of {} exactly", p.a.dtype);
-            return answer.refusals.push(Refusal { key: format!("gemm_simt/{}", tile.name()), reason });
-        }
         let shared = tile.shared(tile::bytes(acc));
         if shared > STATIC_SHARED {
             let reason = format!("it needs {shared} bytes of static shared memory, of which there are {STATIC_SHARED}");
