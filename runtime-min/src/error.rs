@@ -9,6 +9,8 @@ use crate::table::{Arch, Range};
 pub enum Error {
     /// The number of inputs is wrong.
     InputCount { expected: usize, given: usize },
+    /// The number of output buffers is wrong.
+    OutputCount { expected: usize, given: usize },
     /// An input has another element type.
     InputType { input: String, expected: DType, given: DType },
     /// An input has another rank, or another extent where the model fixes it. `expected` spells symbols by name.
@@ -35,6 +37,8 @@ pub enum Error {
     Cuda { during: String, source: crate::cuda::DriverError },
     /// An earlier GPU error has left this session unusable; make a new one.
     Poisoned { cause: String },
+    /// The call is one of targets with a device of their own.
+    NotOnTarget { call: &'static str, target: &'static str },
     /// The model was compiled as a stub, for checking the code around it.
     Stub { model: String },
     /// A value read back has another type than the caller asked for.
@@ -46,6 +50,9 @@ impl core::fmt::Display for Error {
         match self {
             Error::InputCount { expected, given } => {
                 write!(f, "the model takes {expected} inputs, {given} were given")
+            }
+            Error::OutputCount { expected, given } => {
+                write!(f, "the model has {expected} outputs, buffers for {given} were given")
             }
             Error::InputType { input, expected, given } => {
                 write!(f, "input `{input}` takes {expected}, {given} was given")
@@ -88,6 +95,12 @@ impl core::fmt::Display for Error {
             Error::Poisoned { cause } => {
                 write!(f, "an earlier error has left this session unusable, make a new one: {cause}")
             }
+            Error::NotOnTarget { call, target } => {
+                write!(
+                    f,
+                    "`{call}` takes memory of a GPU; the model was compiled for `{target}`, where `run` does it all"
+                )
+            }
             Error::Stub { model } => {
                 write!(f, "`{model}` is a stub: LAPIDARY_STUB was set when the model was compiled; build without it")
             }
@@ -104,6 +117,7 @@ impl std::error::Error for Error {
             Error::Io { source, .. } => Some(source),
             Error::Cuda { source, .. } => Some(source),
             Error::InputCount { .. }
+            | Error::OutputCount { .. }
             | Error::InputType { .. }
             | Error::InputShape { .. }
             | Error::Length { .. }
@@ -115,6 +129,7 @@ impl std::error::Error for Error {
             | Error::Unsupported { .. }
             | Error::Index { .. }
             | Error::Poisoned { .. }
+            | Error::NotOnTarget { .. }
             | Error::Stub { .. }
             | Error::OutputType { .. } => None,
         }

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use crate::cuda::{Buffers, CuDevicePtr, CuStream, Device, Pending};
 use crate::error::Error;
-use crate::shapes::Shapes;
+use crate::shapes::{Change, Extents, Shapes};
 use crate::table::{PlanTables, Target};
 use crate::view::{InputRef, OutputRef};
 use crate::weights::Weights;
@@ -71,6 +72,15 @@ impl<'a> Model<'a> {
         Model::load(crate::cuda::best_plan(plans, options.device)?, weights, options)
     }
 
+    /// The device that the model was loaded on, for buffers of the caller's; `None` on the `cpu` target.
+    pub fn device(&self) -> Option<&Arc<Device>> {
+        match &self.engine {
+            #[cfg(feature = "cpu")]
+            Engine::Cpu(_) => None,
+            Engine::Cuda(engine) => Some(engine.device()),
+        }
+    }
+
     /// The plan.
     pub fn tables(&self) -> &'a PlanTables<'a> {
         self.tables
@@ -101,6 +111,20 @@ enum Exec<'a> {
     #[cfg(feature = "cpu")]
     Cpu(crate::cpu::Exec<'a>),
     Cuda(crate::cuda::Exec<'a>),
+}
+
+impl<'a> Exec<'a> {
+    fn on_device(&mut self, call: &'static str) -> Result<&mut crate::cuda::Exec<'a>, Error> {
+        match self {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(_) => Err(Error::NotOnTarget { call, target: "cpu" }),
+            Exec::Cuda(exec) => {
+                // Without the feature `cpu` there is nothing to refuse.
+                let _ = call;
+                Ok(exec)
+            }
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -137,6 +161,50 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Runs the model on tensors that lie on the device and returns at once (a plan with branches waits for its
+    /// conditions). `extents` are those of the inputs; each buffer holds its tensor from its first byte, contiguous
+    /// and row-major, and may be longer: outputs may be made for the largest shapes. [`Pending::wait`] hands the
+    /// buffers back. Requests of a session are done in the order of their calls.
+    ///
+    /// # Errors
+    /// [`Error::NotOnTarget`] on the `cpu` target; [`Error::InputCount`], [`Error::OutputCount`] and
+    /// [`Error::Length`] for buffers that do not fit; else as [`Session::run`]. The buffers are then dropped.
+    pub fn enqueue(&mut self, extents: &[Extents], buffers: Buffers) -> Result<Pending, Error> {
+        let change = self.resolve(extents)?;
+        self.exec.on_device("enqueue")?.enqueue(&self.shapes, change, buffers)
+    }
+
+    /// Like [`Session::enqueue`], on device memory of the caller's (in the order of the ports) and behind the work of
+    /// `stream`; later work of `stream` waits for the outputs. The host does not wait.
+    ///
+    /// # Errors
+    /// As [`Session::enqueue`].
+    ///
+    /// # Safety
+    /// Each address is valid for the bytes of its tensor at these extents, and nothing that is not ordered with
+    /// `stream` touches them until the work is done; the session is not dropped before. `stream` is a `CUstream` of
+    /// the device's primary context.
+    pub unsafe fn enqueue_raw(
+        &mut self,
+        extents: &[Extents],
+        inputs: &[CuDevicePtr],
+        outputs: &[CuDevicePtr],
+        stream: CuStream,
+    ) -> Result<(), Error> {
+        let change = self.resolve(extents)?;
+        let exec = self.exec.on_device("enqueue_raw")?;
+        // SAFETY: promised by the caller.
+        unsafe { exec.enqueue_raw(&self.shapes, change, inputs, outputs, stream) }
+    }
+
+    fn resolve(&mut self, extents: &[Extents]) -> Result<Change, Error> {
+        let expected = self.tables.inputs.len();
+        if extents.len() != expected {
+            return Err(Error::InputCount { expected, given: extents.len() });
+        }
+        self.shapes.resolve(|k| &extents[k])
+    }
+
     /// Output `index` of the last run.
     pub fn output(&self, index: usize) -> OutputRef<'_> {
         let port = &self.tables.outputs[index];
@@ -170,6 +238,17 @@ impl<'a> Session<'a> {
             Exec::Cpu(exec) => exec.run_observed(&self.shapes, inputs, observe),
             Exec::Cuda(exec) => exec.run_observed(&self.shapes, change, inputs, observe),
         }
+    }
+
+    /// Runs the model like [`Session::run`], launch by launch, and shows `observe` each step's label and its
+    /// milliseconds on the device, which include the launch itself (a few microseconds).
+    ///
+    /// # Errors
+    /// [`Error::NotOnTarget`] on the `cpu` target; else as [`Session::run`].
+    pub fn run_profiled(&mut self, inputs: &[InputRef<'_>], observe: &mut dyn FnMut(&str, f64)) -> Result<(), Error> {
+        self.check(inputs)?;
+        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        self.exec.on_device("run_profiled")?.run_profiled(&self.shapes, change, inputs, observe)
     }
 
     /// Where the time of the last run went; `None` where the target does not measure it.

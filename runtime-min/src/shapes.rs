@@ -13,6 +13,8 @@ pub struct Shapes<'a> {
     profile: usize,
     symbols: Vec<i64>,
     slots: Vec<i64>,
+    /// The symbols' and then the slots' values of the last shapes that were accepted.
+    kept: Vec<i64>,
     stack: Vec<i64>,
     resolved: bool,
 }
@@ -66,17 +68,34 @@ impl<'a> Shapes<'a> {
             profile: 0,
             symbols: vec![0; tables.symbols.len()],
             slots: vec![0; tables.slots.len()],
+            kept: vec![0; tables.symbols.len() + tables.slots.len()],
             stack: Vec::with_capacity(depth),
             resolved: false,
         }
     }
 
     /// Reads the symbols off the inputs' extents, picks the first profile that holds them, evaluates the slots, and
-    /// checks every input against its shape and the constraints. On an error the shapes are unchanged in effect: the
-    /// next run resolves anew.
+    /// checks every input against its shape and the constraints. An error leaves the shapes as they were.
     pub fn resolve<'d>(&mut self, input_dims: impl Fn(usize) -> &'d [usize]) -> Result<Change, Error> {
+        let before = self.profile;
+        let (symbols, slots) = self.kept.split_at_mut(self.symbols.len());
+        symbols.copy_from_slice(&self.symbols);
+        slots.copy_from_slice(&self.slots);
+        let change = self.try_resolve(input_dims);
+        match change {
+            Ok(_) => self.resolved = true,
+            Err(_) => {
+                let (symbols, slots) = self.kept.split_at(self.symbols.len());
+                self.symbols.copy_from_slice(symbols);
+                self.slots.copy_from_slice(slots);
+                self.profile = before;
+            }
+        }
+        change
+    }
+
+    fn try_resolve<'d>(&mut self, input_dims: impl Fn(usize) -> &'d [usize]) -> Result<Change, Error> {
         let mut same = self.resolved;
-        self.resolved = false;
         for (k, symbol) in self.tables.symbols.iter().enumerate() {
             let dims = input_dims(symbol.input as usize);
             let Some(&extent) = dims.get(symbol.axis as usize) else {
@@ -103,7 +122,6 @@ impl<'a> Shapes<'a> {
         if !same {
             self.check_constraints()?;
         }
-        self.resolved = true;
         Ok(match (same, before == self.profile) {
             (true, _) => Change::None,
             (false, true) => Change::Shape,
@@ -258,5 +276,37 @@ mod tests {
         assert_eq!(floor_div(7, -2), -4);
         assert_eq!(floor_div(7, 2), 3);
         assert_eq!(floor_div(5, 0), 0);
+    }
+
+    #[test]
+    fn refused_shapes_leave_the_last_ones() {
+        use crate::table::{Formula, Place, Port, Range, Segment, Symbol, Target, Tensor};
+        use crate::{DType, Error};
+        let ranges = [Range { min: 1, opt: 1, max: 4 }];
+        let dims = [Dim::Slot(0), Dim::Const(3)];
+        let code = [FormulaOp::Symbol(0)];
+        let tables = PlanTables {
+            name: "test",
+            target: Target::Cpu,
+            symbols: &[Symbol { name: "n", input: 0, axis: 0 }],
+            profiles: &[Profile { ranges: &ranges, arena_bytes: 48, offsets: &[0] }],
+            slots: &[Formula { code: &code, text: "n" }],
+            constraints: &[],
+            inputs: &[Port { name: "x", tensor: 0 }],
+            outputs: &[Port { name: "x", tensor: 0 }],
+            tensors: &[Tensor { dtype: DType::F32, dims: &dims, place: Place::Arena(0) }],
+            weight_bytes: 0,
+            derived_bytes: 0,
+            segments: &[Segment { steps: &[] }, Segment { steps: &[] }],
+            kernels: &[],
+            images: &[],
+        };
+        let mut shapes = Shapes::new(&tables);
+        assert_eq!(shapes.resolve(|_| &[2, 3]).unwrap(), Change::Shape);
+        assert!(matches!(shapes.resolve(|_| &[5, 3]), Err(Error::OutsideProfiles { given: 5, .. })));
+        assert!(matches!(shapes.resolve(|_| &[4, 2]), Err(Error::InputShape { .. })));
+        assert_eq!(shapes.extents(0)[..], [2, 3]);
+        assert_eq!(shapes.resolve(|_| &[2, 3]).unwrap(), Change::None);
+        assert_eq!(shapes.resolve(|_| &[4, 3]).unwrap(), Change::Shape);
     }
 }

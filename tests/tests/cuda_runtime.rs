@@ -6,16 +6,12 @@
 
 use std::sync::Arc;
 
-use lapidary_runtime::cuda::{
-    Buffers, Device, DeviceBuffer, DriverError, Engine, Event, EventUse, Exec, Image, Module, Stream,
-};
+use lapidary_runtime::cuda::{Buffers, Device, DeviceBuffer, DriverError, Event, EventUse, Image, Module, Stream};
 use lapidary_runtime::table::{
     Action, Arch, ArchKind, Dim, Formula, FormulaOp, Images, Kernel, Launch, Param, Place, PlanTables, Port, Profile,
     Range, Segment, Step, Symbol, Target, Tensor,
 };
-use lapidary_runtime::{
-    Change, DType, Error, Extents, InputRef, LaunchMode, Model, Options, Session, Shapes, TimingMode, Weights,
-};
+use lapidary_runtime::{DType, Error, Extents, InputRef, LaunchMode, Model, Options, Session, TimingMode, Weights};
 
 const SCALE: &[u8] = include_bytes!("cuda_runtime/scale.ptx");
 const ADD: &[u8] = include_bytes!("cuda_runtime/add.ptx");
@@ -177,6 +173,7 @@ fn the_runtime_on_a_gpu() {
     branches().expect("runs");
     observing_and_timing().expect("runs");
     device_buffers(&device).expect("runs");
+    the_best_of_several_plans().expect("runs");
     several_threads().expect("runs");
     // Last: the context is lost afterwards.
     a_failure_poisons();
@@ -273,21 +270,20 @@ fn observing_and_timing() -> Result<(), Error> {
     Ok(())
 }
 
-/// The forms that take device memory, on the executor itself.
+/// The forms that take device memory.
 fn device_buffers(device: &Arc<Device>) -> Result<(), Error> {
     let failed = |source| Error::Cuda { during: "the test".to_owned(), source };
     let bytes = weights(0);
-    let engine = Arc::new(Engine::load_on(device, &PLAIN, Weights::borrowed(&bytes), LaunchMode::Graph)?);
-    let mut exec = Exec::new(engine)?;
-    let mut shapes = Shapes::new(&PLAIN);
+    let model = Model::load(&PLAIN, Weights::borrowed(&bytes), Options::default())?;
+    assert_eq!(model.device().map(|device| device.facts()), Some(device.facts()));
+    let mut session = model.session()?;
     let n = 100_000;
-    let extents = Extents::new(&[n]);
-    let change = shapes.resolve(|_| &extents)?;
+    let extents = [Extents::new(&[n])];
     let stream = Stream::new(device).map_err(failed)?;
     let mut input = DeviceBuffer::new(device, 4 * n).map_err(failed)?;
     input.upload(&stream, 0, &bytes_of(&ramp(n))).map_err(failed)?;
     let buffers = Buffers { inputs: vec![input], outputs: vec![DeviceBuffer::new(device, 4 * n).map_err(failed)?] };
-    let buffers = exec.enqueue(&shapes, change, buffers)?.wait()?;
+    let buffers = session.enqueue(&extents, buffers)?.wait()?;
     let mut back = vec![0; 4 * n];
     buffers.outputs[0].download(&stream, 0, &mut back).map_err(failed)?;
     assert_eq!(back, bytes_of(&shifted(n)));
@@ -296,16 +292,37 @@ fn device_buffers(device: &Arc<Device>) -> Result<(), Error> {
     unsafe { stream.fill(buffers.outputs[0].address(), 0xff, 4 * n) }.map_err(failed)?;
     let [from, to] = [buffers.inputs[0].address(), buffers.outputs[0].address()];
     // SAFETY: both buffers are long enough and outlive the download, which follows in the same stream.
-    unsafe { exec.enqueue_raw(&shapes, Change::None, &[from], &[to], stream.handle())? };
+    unsafe { session.enqueue_raw(&extents, &[from], &[to], stream.handle())? };
     buffers.outputs[0].download(&stream, 0, &mut back).map_err(failed)?;
     assert_eq!(back, bytes_of(&shifted(n)));
 
+    let few = Buffers { inputs: buffers.inputs, outputs: Vec::new() };
+    assert!(matches!(session.enqueue(&extents, few), Err(Error::OutputCount { expected: 1, given: 0 })));
+    assert!(matches!(session.enqueue(&[], Buffers::default()), Err(Error::InputCount { expected: 1, given: 0 })));
+
     let x = ramp(n);
-    let inputs = [InputRef::new(&x, extents)];
     let mut steps = Vec::new();
-    exec.run_profiled(&shapes, Change::None, &inputs, &mut |label, ms| steps.push((label.to_owned(), ms)))?;
+    let inputs = [InputRef::new(&x, extents[0])];
+    session.run_profiled(&inputs, &mut |label, ms| steps.push((label.to_owned(), ms)))?;
     println!("{steps:?}");
     assert!(steps.len() == 2 && steps.iter().all(|(_, ms)| *ms > 0.0));
+    assert_eq!(session.output(0).data::<f32>()?, shifted(n));
+    Ok(())
+}
+
+/// Of several plans the one for this device.
+fn the_best_of_several_plans() -> Result<(), Error> {
+    static OTHER: PlanTables<'static> = PlanTables {
+        name: "other",
+        images: &[Images { arch: Arch { sm: 121, kind: ArchKind::Cubin }, code: &[SCALE, ADD, FAULT] }],
+        ..tables(&[Segment { steps: &[PACK] }, Segment { steps: &[DOUBLE, SHIFT] }])
+    };
+    let bytes = weights(0);
+    let model = Model::load_best(&[&OTHER, &PLAIN], Weights::borrowed(&bytes), Options::default())?;
+    assert_eq!(model.tables().name, PLAIN.name);
+    assert_eq!(run(&mut model.session()?, &ramp(9))?, shifted(9));
+    let none = Model::load_best(&[&OTHER], Weights::borrowed(&bytes), Options::default());
+    assert!(matches!(none.err(), Some(Error::NoImage { .. })));
     Ok(())
 }
 

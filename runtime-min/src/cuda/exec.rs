@@ -78,10 +78,12 @@ impl<'a> Exec<'a> {
         self.finish(enqueued)
     }
 
-    /// The bytes of output tensor `tensor` of the last run; none before the first.
-    pub fn output(&self, _shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
+    /// The bytes of output tensor `tensor` of the last run; none before the first, nor behind a run that failed
+    /// before it began.
+    pub fn output(&self, shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
         let port = self.engine.tables.outputs.iter().position(|port| port.tensor == tensor);
-        port.map_or(&[], |port| self.outputs.bytes(port))
+        let bytes = port.map_or(&[][..], |port| self.outputs.bytes(port));
+        if bytes.len() == shapes.bytes(tensor) { bytes } else { &[] }
     }
 
     /// Runs step by step and shows `observe` each result behind the step that wrote it.

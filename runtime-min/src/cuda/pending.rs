@@ -14,7 +14,7 @@ use super::memory::DeviceBuffer;
 use super::stream::{Event, EventUse};
 use crate::error::Error;
 use crate::shapes::{Change, Shapes};
-use crate::table::Port;
+use crate::table::{PlanTables, Port};
 
 /// A request under way. Dropping it waits for the request.
 #[must_use = "the outputs come from `wait`"]
@@ -62,15 +62,16 @@ impl<'a> Exec<'a> {
     /// longer. Returns at once (a plan with branches waits for its conditions).
     ///
     /// # Errors
-    /// [`Error::Length`] for a missing buffer or one that is too short, [`Error::Poisoned`] after an earlier failure; else the
-    /// driver's. Then the buffers are lost.
+    /// [`Error::InputCount`] and [`Error::OutputCount`], [`Error::Length`] for a buffer that is too short,
+    /// [`Error::Poisoned`] after an earlier failure; else the driver's. The buffers are then dropped.
     pub fn enqueue(&mut self, shapes: &Shapes<'a>, change: Change, buffers: Buffers) -> Result<Pending, Error> {
         let engine = self.engine.clone();
         let _current = engine.device.make_current().map_err(during("enqueueing"))?;
         self.prepare(shapes, change)?;
         let tables = self.engine.tables;
-        check(tables.inputs, shapes, &buffers.inputs)?;
-        check(tables.outputs, shapes, &buffers.outputs)?;
+        check_counts(tables, buffers.inputs.len(), buffers.outputs.len())?;
+        check_lengths(tables.inputs, shapes, &buffers.inputs)?;
+        check_lengths(tables.outputs, shapes, &buffers.outputs)?;
         for buffer in buffers.inputs.iter().chain(&buffers.outputs) {
             same_device(buffer.device(), self.stream.device(), "enqueue").map_err(during("enqueueing"))?;
         }
@@ -90,7 +91,7 @@ impl<'a> Exec<'a> {
     /// order of the ports); later work of `stream` waits for it. The host does not wait.
     ///
     /// # Errors
-    /// [`Error::Length`] for the wrong number of addresses, [`Error::Poisoned`], or the driver's.
+    /// [`Error::InputCount`] and [`Error::OutputCount`] for the wrong number of addresses, [`Error::Poisoned`], or the driver's.
     ///
     /// # Safety
     /// Each address is valid for the bytes of its tensor at these shapes, and nothing that is not ordered with
@@ -108,11 +109,7 @@ impl<'a> Exec<'a> {
         let _current = engine.device.make_current().map_err(during("enqueueing"))?;
         self.prepare(shapes, change)?;
         let tables = self.engine.tables;
-        for (ports, given) in [(tables.inputs, inputs), (tables.outputs, outputs)] {
-            if ports.len() != given.len() {
-                return Err(wrong_count(ports.len(), given.len()));
-            }
-        }
+        check_counts(tables, inputs.len(), outputs.len())?;
         let mark = Event::new(self.stream.device(), EventUse::Order).map_err(during("enqueueing"))?;
         // SAFETY: `stream` is valid, as promised.
         let enqueued = unsafe { mark.record_raw(stream) }
@@ -163,15 +160,19 @@ impl<'a> Exec<'a> {
     }
 }
 
-fn wrong_count(expected: usize, given: usize) -> Error {
-    Error::Length { tensor: "list of buffers".to_owned(), expected, given }
+/// Says that there is one buffer or address for each port.
+fn check_counts(tables: &PlanTables<'_>, inputs: usize, outputs: usize) -> Result<(), Error> {
+    if inputs != tables.inputs.len() {
+        return Err(Error::InputCount { expected: tables.inputs.len(), given: inputs });
+    }
+    if outputs != tables.outputs.len() {
+        return Err(Error::OutputCount { expected: tables.outputs.len(), given: outputs });
+    }
+    Ok(())
 }
 
-/// Says that there is a buffer for each port, and that each is long enough.
-fn check(ports: &[Port<'_>], shapes: &Shapes<'_>, buffers: &[DeviceBuffer]) -> Result<(), Error> {
-    if ports.len() != buffers.len() {
-        return Err(wrong_count(ports.len(), buffers.len()));
-    }
+/// Says that each buffer is long enough.
+fn check_lengths(ports: &[Port<'_>], shapes: &Shapes<'_>, buffers: &[DeviceBuffer]) -> Result<(), Error> {
     for (port, buffer) in ports.iter().zip(buffers) {
         let expected = shapes.bytes(port.tensor);
         if buffer.len() < expected {
