@@ -73,6 +73,18 @@ impl Profiles {
     }
 }
 
+/// One `NAME=MIN:OPT:MAX` a line, which [`Profiles::parse`] reads: profile by profile for each name.
+impl std::fmt::Display for Profiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (name, ranges) in &self.ranges {
+            for range in ranges {
+                writeln!(f, "{name}={}:{}:{}", range.min, range.opt, range.max)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +94,9 @@ mod tests {
         let range = Range { min: 1, opt: 4, max: 8 };
         assert_eq!(Profiles::parse("batch=1:4:8"), Ok(("batch".to_owned(), range)));
         assert_eq!(Profiles::parse("a=b=3").map(|(name, _)| name), Ok("a=b".to_owned()));
+        let mut profiles = Profiles::new();
+        profiles.add("batch", range);
+        assert_eq!(profiles.to_string(), "batch=1:4:8\n");
         assert!(Profiles::parse("batch=4:1:8").is_err());
         assert!(Profiles::parse("batch").is_err());
         assert!(Profiles::parse("batch=1:2").is_err());

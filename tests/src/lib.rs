@@ -1,5 +1,7 @@
 //! Helpers that the integration tests share.
 
+pub mod emitted;
+
 use std::path::{Path, PathBuf};
 
 /// The checkout's root. Read when the test runs, so that test binaries can be carried to another machine.
@@ -21,4 +23,19 @@ pub fn lapidary() -> PathBuf {
     let command = profile.join(format!("lapidary{}", std::env::consts::EXE_SUFFIX));
     assert!(command.is_file(), "{} is missing: run `cargo build -p lapidary` in the same profile", command.display());
     command
+}
+
+/// Where a model's case folder is; `None`, said out loud, where it is nowhere.
+///
+/// Models that the project may not hold are looked for in `$LAPIDARY_MODELS`, in `target/models`, where
+/// `scripts/fetch-models` puts those that it may fetch, and in `../shared/models` beside the checkout.
+pub fn case_dir(name: &str) -> Option<PathBuf> {
+    let given = std::env::var_os("LAPIDARY_MODELS").map(PathBuf::from);
+    let folders = [given, Some(root().join("target/models")), Some(root().join("../shared/models"))];
+    let complete = |dir: &Path| dir.join("model.onnx").is_file() && dir.join("golden.npz").is_file();
+    let found = folders.into_iter().flatten().map(|folder| folder.join(name)).find(|dir| complete(dir));
+    if found.is_none() {
+        eprintln!("SKIPPED {name}: no model; run scripts/fetch-models, or set LAPIDARY_MODELS");
+    }
+    found
 }

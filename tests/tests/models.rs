@@ -1,25 +1,10 @@
 //! The real models on the reference evaluator and the `cpu` target, through the command that a user calls.
 //!
-//! One compile per model and target serves all cases of its manifest. Models that the project may not hold are looked
-//! for in `$LAPIDARY_MODELS`, `../shared/models` beside the checkout, and `target/models`, where `scripts/fetch-models`
-//! puts those that it may fetch; one that is nowhere is skipped out loud.
+//! One compile per model and target serves all cases of its manifest. A model that is nowhere is skipped out loud.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lapidary_tests::{lapidary, root};
-
-/// Where a model's case folder is; `None`, said out loud, where it is nowhere.
-fn case_dir(name: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("LAPIDARY_MODELS").map(PathBuf::from);
-    let folders = [given, Some(root().join("target/models")), Some(root().join("../shared/models"))];
-    let complete = |dir: &Path| dir.join("model.onnx").is_file() && dir.join("golden.npz").is_file();
-    let found = folders.into_iter().flatten().map(|folder| folder.join(name)).find(|dir| complete(dir));
-    if found.is_none() {
-        eprintln!("SKIPPED {name}: no model; run scripts/fetch-models, or set LAPIDARY_MODELS");
-    }
-    found
-}
+use lapidary_tests::{case_dir, lapidary};
 
 fn verify(name: &str, target: &str) {
     let Some(dir) = case_dir(name) else { return };

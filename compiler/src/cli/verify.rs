@@ -1,12 +1,13 @@
 //! `lapidary verify`: a model against expected outputs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lapidary::ir::eval::{self, Tensor};
 use lapidary::ir::{Def, Graph, Op};
 use lapidary::passes::Precision;
+use lapidary::profiles::Profiles;
 use lapidary::{Options, onnx};
 use lapidary_runtime::op::{Arg, ScalarOp};
 use lapidary_runtime::{DType, LaunchMode};
@@ -14,7 +15,7 @@ use lapidary_runtime::{DType, LaunchMode};
 use super::case::{Bar, Case, CaseDir, Expected};
 use super::compare::Distance;
 use super::engine::{self, Place};
-use super::{Failure, ShapeArgs, progress, run};
+use super::{Failure, ShapeArgs, npy, progress, run};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -32,6 +33,10 @@ pub struct Verify {
     /// Launch kernel by kernel instead of as one CUDA graph.
     #[arg(long)]
     no_graph: bool,
+    /// Write what this run took and gave: case_K/input_N.npy and output_N.npy, and the profiles as `--dim` arguments
+    /// to dims.txt.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
 }
 
 /// The bar of a model that computes in 16-bit floats.
@@ -48,11 +53,12 @@ impl Verify {
         }
         let graph = onnx::import(&model, &profiles)?;
         let bar = self.bar(&graph, dir.bar);
+        let saved = self.save.as_deref().map(|folder| Saved::new(folder, &profiles)).transpose()?;
         let options = Options { targets: Vec::new(), precision: self.shape.precision, profiles };
         let checks = if self.target == Place::Reference {
-            reference(&graph, &dir.cases, bar)?
+            reference(&graph, &dir.cases, bar, saved.as_ref())?
         } else {
-            self.compiled(&model, &graph, &dir.cases, options, bar)?
+            self.compiled(&model, &graph, &dir.cases, options, bar, saved.as_ref())?
         };
         let failed = checks.iter().filter(|check| !check.passed).count();
         for check in &checks {
@@ -82,6 +88,7 @@ impl Verify {
         cases: &[Case],
         options: Options,
         bar: Bar,
+        saved: Option<&Saved>,
     ) -> Result<Vec<Check>, Failure> {
         let spinner = progress::spinner("compiling".to_owned());
         let compiled = engine::compile(model, self.target, options)?;
@@ -91,12 +98,14 @@ impl Verify {
         let program = &plan.chosen.program;
         engine::with_session(&compiled, launch, |session, tables| {
             let mut checks = Vec::new();
-            for case in cases {
+            for (number, case) in cases.iter().enumerate() {
                 session.run(&run::refs(&case.inputs))?;
-                for (k, port) in tables.outputs.iter().enumerate() {
-                    let given = run::output(session, k)?;
-                    checks.extend(Check::against(case, port.name, &given, bar));
+                let outputs: Vec<Tensor> =
+                    (0..tables.outputs.len()).map(|k| run::output(session, k)).collect::<Result<_, _>>()?;
+                for (port, given) in tables.outputs.iter().zip(&outputs) {
+                    checks.extend(Check::against(case, port.name, given, bar));
                 }
+                saved.map(|saved| saved.case(number, &case.inputs, &outputs)).transpose()?;
                 let watched = if self.bisect { Watched::All } else { Watched::Saturated };
                 let expected = reference_values(graph, &case.inputs, watched)?;
                 if expected.is_empty() {
@@ -152,15 +161,39 @@ impl Check {
     }
 }
 
-fn reference(graph: &Graph, cases: &[Case], bar: Bar) -> Result<Vec<Check>, Failure> {
+/// Where `--save` writes.
+struct Saved(PathBuf);
+
+impl Saved {
+    fn new(folder: &Path, profiles: &Profiles) -> Result<Saved, Failure> {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, error))?;
+        let path = folder.join("dims.txt");
+        std::fs::write(&path, profiles.to_string()).map_err(|error| Failure::file(&path, error))?;
+        Ok(Saved(folder.to_owned()))
+    }
+
+    fn case(&self, number: usize, inputs: &[Tensor], outputs: &[Tensor]) -> Result<(), Failure> {
+        let folder = self.0.join(format!("case_{number}"));
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, error))?;
+        for (what, tensors) in [("input", inputs), ("output", outputs)] {
+            for (k, tensor) in tensors.iter().enumerate() {
+                npy::write(&folder.join(format!("{what}_{k}.npy")), tensor)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reference(graph: &Graph, cases: &[Case], bar: Bar, saved: Option<&Saved>) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
-    for case in cases {
+    for (number, case) in cases.iter().enumerate() {
         let spinner = progress::spinner(format!("evaluating {}", case.name));
         let values = eval::run(graph, &case.inputs).map_err(|error| Failure::Result(format!("error: {error}")))?;
         spinner.finish_and_clear();
         for ((name, _), given) in graph.outputs().iter().zip(&values) {
             checks.extend(Check::against(case, name, given, bar));
         }
+        saved.map(|saved| saved.case(number, &case.inputs, &values)).transpose()?;
     }
     Ok(checks)
 }
