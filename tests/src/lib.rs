@@ -1,6 +1,7 @@
 //! Helpers that the integration tests share.
 
 pub mod emitted;
+pub mod problems;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ pub fn root() -> PathBuf {
     manifest.parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// The `lapidary` command: `$LAPIDARY_BIN`, or the one that cargo built beside this test.
+/// The `lapidary` command: `$LAPIDARY_BIN`, or the one that cargo built beside this program.
 ///
 /// # Panics
 /// If it is not built: `cargo test --workspace` builds it, `cargo test -p lapidary-tests` alone does not.
@@ -18,11 +19,11 @@ pub fn lapidary() -> PathBuf {
     if let Some(path) = std::env::var_os("LAPIDARY_BIN") {
         return path.into();
     }
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(Path::parent).expect("tests are built into target/PROFILE/deps");
-    let command = profile.join(format!("lapidary{}", std::env::consts::EXE_SUFFIX));
-    assert!(command.is_file(), "{} is missing: run `cargo build -p lapidary` in the same profile", command.display());
-    command
+    let program = std::env::current_exe().expect("a program knows its own path");
+    let name = format!("lapidary{}", std::env::consts::EXE_SUFFIX);
+    // Programs are built into target/PROFILE, tests into target/PROFILE/deps.
+    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join(&name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {name} beside {}: cargo build -p lapidary in its profile", program.display()))
 }
 
 /// Where a model's case folder is; `None`, said out loud, where it is nowhere.

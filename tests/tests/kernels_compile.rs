@@ -5,27 +5,16 @@
 
 #[path = "kernels_compile/cubin.rs"]
 mod cubin;
-#[path = "kernels_compile/dense.rs"]
-mod dense;
-#[path = "kernels_compile/memory.rs"]
-mod memory;
 
 use std::collections::BTreeSet;
 
 use lapidary::kernels::{KernelSet, Toolchain, compile};
 use lapidary_templates::{Answer, Arch, Expr, Problem, Shapes, Source, families};
-
-/// A symbol's smallest, typical and largest value.
-fn range(symbol: &str) -> (i64, i64, i64) {
-    match symbol {
-        "t" => (1, 4, 8),
-        _ => (1, 96, 1024),
-    }
-}
+use lapidary_tests::problems;
 
 fn answer(problem: &Problem, arch: Arch) -> Answer {
-    let bounds = |expr: &Expr| expr.range(&|name| (range(name).0, range(name).2));
-    let typical = |expr: &Expr| expr.eval(&|name| range(name).1);
+    let bounds = |expr: &Expr| expr.range(&|name| (problems::range(name).0, problems::range(name).2));
+    let typical = |expr: &Expr| expr.eval(&|name| problems::range(name).1);
     families::answer(problem, arch, &Shapes { range: &bounds, typical: &typical })
 }
 
@@ -33,14 +22,10 @@ fn arch(name: &str) -> Arch {
     name.parse().expect("a known architecture")
 }
 
-fn problems() -> Vec<(&'static str, Problem)> {
-    [dense::matmuls(), dense::convs(), dense::transposed(), memory::problems()].concat()
-}
-
 #[test]
 fn every_problem_has_candidates_with_keys_of_their_own() {
     for arch in ["sm_80", "sm_86", "sm_90a"].map(arch) {
-        for (name, problem) in problems() {
+        for (name, problem) in problems::all() {
             let answer = answer(&problem, arch);
             assert!(!answer.candidates.is_empty(), "{name} on {arch}: {:?}", answer.refusals);
             let keys: BTreeSet<&str> = answer.candidates.iter().map(|candidate| candidate.key.as_str()).collect();
@@ -68,7 +53,7 @@ fn every_candidate_compiles_without_spills() {
     let only = std::env::var("LAPIDARY_PROBLEM").ok();
     for arch in ["sm_80", "sm_90a"].map(arch) {
         let mut sources: BTreeSet<Source> = BTreeSet::new();
-        for (name, problem) in problems() {
+        for (name, problem) in problems::all() {
             if only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }

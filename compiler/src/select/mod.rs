@@ -1,11 +1,11 @@
 //! Program to [`Chosen`]: of each problem's alternatives one. Pure.
 //!
-//! Needs: a program whose every problem has an alternative (`lower` reports those without). Picks by predicted time;
-//! ties go to the candidate whose key sorts first.
+//! Needs: a program whose every problem has an alternative (`lower` reports those without). [`select`] picks by
+//! predicted time, ties going to the candidate whose key sorts first; [`select_by`] asks its caller.
 
 use lapidary_templates::Candidate;
 
-use crate::lower::{Alternatives, Program, SegmentId, Step};
+use crate::lower::{Alternatives, Program, SegmentId, Step, Work};
 
 /// A program and what was picked for each of its steps.
 #[derive(Clone, Debug)]
@@ -32,20 +32,26 @@ impl Chosen {
 
 /// Picks the alternative with the smallest predicted time for each problem.
 pub fn select(program: Program) -> Chosen {
-    let picks = program.segments.iter().map(|steps| steps.iter().map(pick).collect()).collect();
-    Chosen { program, picks }
+    select_by(program, &mut |_, candidates| {
+        let quickest = |&a: &usize, &b: &usize| {
+            candidates[a].cost.total_cmp(&candidates[b].cost).then_with(|| candidates[a].key.cmp(&candidates[b].key))
+        };
+        (0..candidates.len()).min_by(quickest).unwrap_or(0)
+    })
 }
 
-fn pick(step: &Step) -> Pick {
-    let Step::Work(work) = step else { return Pick::Runtime };
-    match &work.alternatives {
-        Alternatives::Cpu => Pick::Runtime,
-        Alternatives::Cuda { candidates, .. } => {
-            let quickest = candidates.iter().min_by(|a, b| a.cost.total_cmp(&b.cost).then_with(|| a.key.cmp(&b.key)));
-            match quickest {
+/// Picks the alternative that `choose` names, by its position, for each problem that kernels solve.
+pub fn select_by(program: Program, choose: &mut dyn FnMut(&Work, &[Candidate]) -> usize) -> Chosen {
+    let mut pick = |step: &Step| {
+        let Step::Work(work) = step else { return Pick::Runtime };
+        match &work.alternatives {
+            Alternatives::Cpu => Pick::Runtime,
+            Alternatives::Cuda { candidates, .. } => match candidates.get(choose(work, candidates)) {
                 Some(candidate) => Pick::Kernels(candidate.clone()),
-                None => crate::bug!("{} has no candidate", work.label),
-            }
+                None => crate::bug!("{} has {} candidates, and another was chosen", work.label, candidates.len()),
+            },
         }
-    }
+    };
+    let picks = program.segments.iter().map(|steps| steps.iter().map(&mut pick).collect()).collect();
+    Chosen { program, picks }
 }

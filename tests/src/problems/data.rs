@@ -1,0 +1,135 @@
+//! Data for a problem's graph at given extents: random, but such that the result is defined.
+
+use lapidary::ir::Graph;
+use lapidary::ir::eval::Tensor;
+use lapidary_runtime::DType;
+use lapidary_runtime::op::{ReduceKind, ScalarOp};
+use lapidary_templates::{Kind, Problem};
+
+/// xorshift64* (S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled").
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Between 0 and 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 40) as f64 / (1u64 << 24) as f64
+    }
+
+    /// From `from` up to, without, `to`.
+    fn whole(&mut self, from: i64, to: i64) -> i64 {
+        from + (self.next() >> 33) as i64 % (to - from).max(1)
+    }
+}
+
+/// Tensors for the inputs of `graph`, which is that of `problem`, where symbols have these values.
+pub fn inputs(problem: &Problem, graph: &Graph, symbol: &dyn Fn(&str) -> i64, seed: u64) -> Vec<Tensor> {
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15 ^ (seed << 17 | 1));
+    let dims_of = |k: usize| -> Vec<usize> {
+        graph.ty(graph.inputs()[k]).dims.iter().map(|dim| usize::try_from(dim.eval(symbol)).unwrap_or(0)).collect()
+    };
+    // Which operand an input is: absent operands have no input.
+    let present: Vec<usize> = (0..problem.inputs.len()).filter(|&k| problem.inputs[k].is_some()).collect();
+    let all = 0..graph.inputs().len();
+    all.map(|number| {
+        let (dtype, dims) = (graph.ty(graph.inputs()[number]).dtype, dims_of(number));
+        let data = dims_of(0);
+        match present.get(number) {
+            Some(&operand) => tensor(&problem.kind, operand, dtype, dims, &data, &mut noise),
+            None => plain(dtype, dims, Domain::Any, &mut noise),
+        }
+    })
+    .collect()
+}
+
+/// Operand `operand` of an operation whose first operand has the extents `data`.
+fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[usize], noise: &mut Noise) -> Tensor {
+    let count: usize = dims.iter().product();
+    let index = |extent: usize, noise: &mut Noise| noise.whole(-(extent as i64), extent as i64);
+    let integers = |values: Vec<i64>| Tensor::from_i64s(dtype, dims.clone(), &values);
+    match (kind, operand) {
+        (Kind::Gather { axis } | Kind::GatherElements { axis }, 1) => {
+            integers((0..count).map(|_| index(data[usize::from(*axis)], noise)).collect())
+        }
+        (Kind::GatherNd { batch_dims }, 1) => {
+            let depth = dims.last().copied().unwrap_or(1);
+            let extents = &data[usize::from(*batch_dims)..];
+            integers((0..count).map(|k| index(extents[k % depth], noise)).collect())
+        }
+        // Each line has its indices once, so that the order of writing does not show.
+        (Kind::ScatterElements { axis, .. }, 1) => {
+            let axis = usize::from(*axis);
+            let inner: usize = dims[axis + 1..].iter().product();
+            let (given, extent) = (dims[axis], data[axis] as i64);
+            integers((0..count).map(|k| extent - 1 - (k / inner % given) as i64).collect())
+        }
+        (Kind::ScatterNd { .. }, 1) => {
+            let depth = dims.last().copied().unwrap_or(1);
+            let strides: Vec<usize> = (0..depth).map(|k| data[k + 1..depth].iter().product()).collect();
+            integers((0..count).map(|k| (k / depth / strides[k % depth] % data[k % depth]) as i64).collect())
+        }
+        (Kind::Resize(_), 1) => {
+            let half = dims[0] / 2;
+            let (starts, ends) = ([0.0, 0.0, 0.1, 0.25], [1.0, 1.0, 0.8, 1.1]);
+            let roi: Vec<f64> = (0..dims[0]).map(|k| if k < half { starts[k % 4] } else { ends[k % 4] }).collect();
+            Tensor::from_f64s(dtype, dims, &roi)
+        }
+        (Kind::Recurrent(_), 4) => integers((0..count).map(|_| noise.whole(1, data[0] as i64 + 1)).collect()),
+        (Kind::Range, _) => Tensor::from_f64s(dtype, dims, &[if operand == 0 { 3.0 } else { 2.0 }]),
+        (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
+        (Kind::Pointwise(program), _) if program.steps.iter().any(|step| partial(step.op)) => {
+            plain(dtype, dims, Domain::Positive, noise)
+        }
+        _ => plain(dtype, dims, Domain::Any, noise),
+    }
+}
+
+/// What of a type's numbers an operation is defined for.
+#[derive(Clone, Copy)]
+enum Domain {
+    Any,
+    /// From one half to one and a half, or from 1 to 8.
+    Positive,
+}
+
+fn reduced(kind: ReduceKind) -> Domain {
+    match kind {
+        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp => Domain::Positive,
+        ReduceKind::Sum
+        | ReduceKind::Mean
+        | ReduceKind::Max
+        | ReduceKind::Min
+        | ReduceKind::L1
+        | ReduceKind::L2
+        | ReduceKind::SumSquare => Domain::Any,
+    }
+}
+
+/// Whether an operation has arguments without a result.
+fn partial(op: ScalarOp) -> bool {
+    matches!(op, ScalarOp::Pow | ScalarOp::Mod | ScalarOp::Fmod | ScalarOp::Div | ScalarOp::Log | ScalarOp::Sqrt)
+}
+
+fn plain(dtype: DType, dims: Vec<usize>, domain: Domain, noise: &mut Noise) -> Tensor {
+    let count = dims.iter().product();
+    if dtype.is_float() {
+        let value = |noise: &mut Noise| match domain {
+            Domain::Any => 2.0 * noise.unit() - 1.0,
+            Domain::Positive => 0.5 + noise.unit(),
+        };
+        return Tensor::from_f64s(dtype, dims, &(0..count).map(|_| value(noise)).collect::<Vec<_>>());
+    }
+    let (from, to) = match (domain, dtype) {
+        (_, DType::Bool) => (0, 2),
+        (Domain::Positive, _) => (1, 8),
+        (Domain::Any, _) if dtype.is_signed_int() => (-8, 8),
+        (Domain::Any, _) => (0, 16),
+    };
+    Tensor::from_i64s(dtype, dims, &(0..count).map(|_| noise.whole(from, to)).collect::<Vec<_>>())
+}
