@@ -53,12 +53,12 @@ struct Case {
 }
 
 fn case(name: &str, problem: Problem, arch: Arch) -> Result<Case, String> {
-    let mut graph = planned(&problem, Spread::Wide)?;
-    let mut program = lower(&graph, Target::Cuda(arch)).map_err(|errors| errors.to_string())?;
-    if arena(&program) > MAX_ARENA {
-        graph = planned(&problem, Spread::Narrow)?;
-        program = lower(&graph, Target::Cuda(arch)).map_err(|errors| errors.to_string())?;
-    }
+    let wide = planned(&problem, arch, Spread::Wide);
+    let (graph, program) = match wide {
+        Ok((graph, program)) if arena(&program) <= MAX_ARENA => (graph, program),
+        // The narrow ranges say what is wrong if it is not the memory.
+        Ok(_) | Err(_) => planned(&problem, arch, Spread::Narrow)?,
+    };
     let mut runs = Vec::new();
     for set in 0..3 {
         let symbol = values(set);
@@ -78,10 +78,11 @@ fn case(name: &str, problem: Problem, arch: Arch) -> Result<Case, String> {
     Ok(Case { name: name.to_owned(), problem, program, runs })
 }
 
-fn planned(problem: &Problem, spread: Spread) -> Result<Graph, String> {
+fn planned(problem: &Problem, arch: Arch, spread: Spread) -> Result<(Graph, Program), String> {
     let graph = problems::graph(problem, spread)?;
     verify::verify(&graph).map_err(|errors| errors.join("; "))?;
-    Ok(graph)
+    let program = lower(&graph, Target::Cuda(arch)).map_err(|errors| errors.to_string())?;
+    Ok((graph, program))
 }
 
 /// Bytes of the arena with the first candidate.

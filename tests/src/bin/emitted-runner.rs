@@ -1,5 +1,6 @@
 //! `emitted-runner TARGET OUT MODEL..`: emits crates of real models for a target, builds the program that runs them all
-//! on saved cases, and puts into OUT what another machine needs: `runner`, and `NAME/weights.bin` for each model.
+//! on saved cases, and puts it into OUT with a list of its models. Their weights stay here: another machine makes the
+//! same `weights.bin` of the same model.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,11 +30,11 @@ fn make(target: &str, out: &Path, names: &[String]) -> Result<(), String> {
         // The cases' extents are the same wherever they run; the outputs are saved again where the runner runs.
         let saved = workspace.join("saved").join(name);
         emitted::save(&dir, "cpu", &saved)?;
-        let folder = emitted::emit(&dir, name, target, &saved, &workspace)?;
-        std::fs::create_dir_all(out.join(name)).map_err(said)?;
-        std::fs::copy(folder.join("weights.bin"), out.join(name).join("weights.bin")).map_err(said)?;
+        emitted::emit(&dir, name, target, &saved, &workspace)?;
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    std::fs::create_dir_all(out).map_err(said)?;
     let runner = emitted::build(&names, &workspace)?;
+    std::fs::write(out.join("models"), names.join("\n") + "\n").map_err(said)?;
     std::fs::copy(runner, out.join("runner")).map(|_| ()).map_err(said)
 }
