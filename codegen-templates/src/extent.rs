@@ -448,7 +448,7 @@ impl fmt::Display for Atom {
             Atom::Symbol(name) => {
                 let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                     && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
-                if plain { f.write_str(name) } else { write!(f, "`{name}`") }
+                if plain { f.write_str(name) } else { write!(f, "`{}`", escaped(name)) }
             }
             Atom::FloorDiv(a, b) => write!(f, "floor({a}, {b})"),
             Atom::Min(a, b) => write!(f, "min({a}, {b})"),
@@ -467,6 +467,39 @@ impl std::str::FromStr for Expr {
         let expr = parser.sum(0)?;
         if parser.peek().is_some() { Err(format!("unexpected `{}` in `{text}`", parser.rest)) } else { Ok(expr) }
     }
+}
+
+/// The name of a symbol as it stands between backticks: what could end it, or its line, as `\u{..}`, and `\` doubled.
+fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '`' | '\u{2028}' | '\u{2029}' => text.extend(c.escape_unicode()),
+            c if c.is_control() => text.extend(c.escape_unicode()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// The name that stands escaped between backticks; `None` for an escape that is none.
+pub fn unescaped(text: &str) -> Option<String> {
+    let mut name = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        name.push_str(plain);
+        if let Some(after) = escape.strip_prefix('\\') {
+            name.push('\\');
+            rest = after;
+        } else {
+            let (code, after) = escape.strip_prefix("u{")?.split_once('}')?;
+            name.push(u32::from_str_radix(code, 16).ok().and_then(char::from_u32)?);
+            rest = after;
+        }
+    }
+    name.push_str(rest);
+    Some(name)
 }
 
 /// Recursive descent over `sum := ['-'] product (('+' | '-') product)*`.
@@ -529,7 +562,7 @@ impl<'a> Parser<'a> {
                 self.expect('`')?;
                 let name = self.take(|c| c != '`');
                 self.expect('`')?;
-                Ok(Expr::symbol(name))
+                Ok(Expr::symbol(&unescaped(name).ok_or_else(|| format!("`{name}` has an unknown escape"))?))
             }
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {
                 let name = self.take(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
@@ -595,6 +628,12 @@ mod tests {
             let expr = parse(text);
             assert_eq!(parse(&expr.to_string()), expr, "{text}");
         }
+        for name in ["", "a`b", "a\nb", "\\", "a\\u{60}", "\u{1b}[31m", "\u{2028}", "é,)]", "%1 # x"] {
+            let expr = Expr::symbol(name).floor_div(&Expr::constant(7));
+            let text = expr.to_string();
+            assert_eq!((text.lines().count(), parse(&text)), (1, expr), "{name:?}");
+        }
+        assert!("`\\n`".parse::<Expr>().is_err());
         assert!("floor(a)".parse::<Expr>().is_err());
         assert!("a +".parse::<Expr>().is_err());
         assert!("99999999999999999999".parse::<Expr>().is_err());

@@ -21,6 +21,6 @@ pub mod view;
 
 pub use arch::Arch;
 pub use candidate::{Answer, Candidate, Launch, Param, Refusal, Shapes, Source};
-pub use extent::{Atom, Expr};
+pub use extent::{Atom, Expr, unescaped};
 pub use problem::{Kind, Operand, Problem};
 pub use program::Program;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use lapidary_runtime::DType;
+use lapidary_templates::unescaped;
 
 use crate::ir::Expr;
 
@@ -209,8 +210,11 @@ impl<'a> Reader<'a> {
         let Some(end) = rest.find(['`', '\n']).filter(|&end| rest[end..].starts_with('`')) else {
             return Err("the name of the symbol has no end on its line".to_owned());
         };
+        let Some(name) = unescaped(&rest[..end]) else {
+            return Err(format!("the name of the symbol, `{}`, has an unknown escape", &rest[..end]));
+        };
         self.at += end + 1;
-        Ok(rest[..end].to_owned())
+        Ok(name)
     }
 
     /// Hexadecimal digits, two a byte; may be none. They end with the line: the next one may begin with such a letter.

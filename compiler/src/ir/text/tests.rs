@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
+use lapidary_runtime::DType;
+
 use super::*;
+use crate::ir::{Expr, Range, Symbol, SymbolSource, Type};
 
 /// One node of each operation, and each way to write a constant, a symbol, a result.
 const EVERY_OP: &str = include_str!("every_op.txt");
@@ -116,5 +119,23 @@ fn damaged_texts_do_not_panic() {
         {
             assert_eq!(print(&parse(&print(&graph), &zeros).unwrap()), print(&graph));
         }
+    }
+}
+
+#[test]
+fn a_symbol_may_have_any_name() {
+    for name in ["a`b", "a\nb", "", "`", "a\\", "floor(a, 2)", "# no comment", "\u{2028}", "é"] {
+        let mut graph = Graph::new("named");
+        let symbol = Symbol {
+            source: SymbolSource::Input { input: 0, axis: 0 },
+            ranges: vec![Range { min: 1, opt: 2, max: 3 }],
+        };
+        graph.symbols.insert(name.into(), symbol);
+        let x = graph.add_input("x", Type { dtype: DType::F32, dims: vec![Expr::symbol(name)] });
+        graph.add_output("y", x);
+        let text = print(&graph);
+        let again = parse(&text, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(again.symbols, graph.symbols, "{text}");
+        assert_eq!((print(&again), text.lines().count()), (text, 5));
     }
 }
