@@ -125,6 +125,12 @@ pub const CODES: &[Code] = &[
     Code { code: "E0407", meaning: "a node and its operands do not fit together" },
     Code { code: "E0408", meaning: "nothing computes an output" },
     Code { code: "E0409", meaning: "a function of the model cannot be expanded" },
+    Code { code: "E0410", meaning: "an input has no name" },
+    Code {
+        code: "E0411",
+        meaning: "no shape, or not the typical one of a profile, satisfies what the model relies on",
+    },
+    Code { code: "E0412", meaning: "an input is too large for any memory" },
     Code { code: "E0501", meaning: "a target has no kernel for an operation" },
     Code { code: "E0601", meaning: "kernels must be compiled and no CUDA compiler was found" },
     Code { code: "E0602", meaning: "the CUDA compiler does not know an architecture" },
@@ -279,10 +285,10 @@ impl std::error::Error for Diagnostics {}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]: {}\n  --> {}", self.severity, self.code, self.what, self.at)?;
+        write!(f, "{}[{}]: {}\n  --> {}", self.severity, self.code, cut(&self.what), self.at)?;
         for (label, text) in [("why", &self.why), ("help", &self.help)] {
             if !text.is_empty() {
-                write!(f, "\n  = {label}: {}", text.replace('\n', "\n    "))?;
+                write!(f, "\n  = {label}: {}", cut(text).replace('\n', "\n    "))?;
             }
         }
         Ok(())
@@ -337,6 +343,15 @@ impl fmt::Display for Place {
                 }
             }
         }
+    }
+}
+
+/// `text`, cut where it is longer than anybody reads: formulas hold names from the model.
+fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+    const LONGEST: usize = 4000;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
     }
 }
 
@@ -417,6 +432,8 @@ mod tests {
             *op = "x\n  --> y".into();
         }
         assert!(!place.to_string().contains('\n'));
+        let long = Diagnostic::error("E0407", conv(), "é".repeat(1 << 20)).why("x".repeat(1 << 20));
+        assert!(long.to_string().len() < 20_000);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use lapidary::ir::Graph;
 use lapidary::ir::eval::Tensor;
-use lapidary::{Options, onnx};
 use lapidary_runtime::{LaunchMode, TimingMode};
 use serde_json::json;
 
@@ -41,10 +41,10 @@ impl Bench {
         }
         let model = self.model.load()?;
         let options = engine::options(&self.model.shape);
-        let inputs = random_inputs(&model, &options, |range| range.opt)?;
         let start = Instant::now();
         let compiled = engine::compile(&model, self.target, options)?;
         let compile_s = start.elapsed().as_secs_f64();
+        let inputs = random_inputs(&compiled.graph, |range| range.opt);
         let launch = if self.no_graph { LaunchMode::Stream } else { LaunchMode::Graph };
         let nodes = compiled.plans.first().map_or(0, |plan| plan.plan.step_count());
         let samples = engine::with_session(&compiled, launch, |session, _| {
@@ -143,11 +143,7 @@ impl Summary {
 }
 
 /// Seeded inputs at shapes of the first profile: floats normal-like in -1..1, integers 0 or 1.
-pub fn random_inputs(
-    model: &onnx::Model,
-    options: &Options,
-    extent: fn(&lapidary::ir::Range) -> i64,
-) -> Result<Vec<Tensor>, Failure> {
+pub fn random_inputs(graph: &Graph, extent: fn(&lapidary::ir::Range) -> i64) -> Vec<Tensor> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
         // Xorshift64*: S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled".
@@ -157,15 +153,11 @@ pub fn random_inputs(
         (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
     };
     let mut tensors = Vec::new();
-    for input in onnx::inputs(model)? {
+    for input in graph.inputs().iter().map(|&input| graph.ty(input)) {
         let dims: Vec<usize> = input
             .dims
             .iter()
-            .zip(&input.symbols)
-            .map(|(dim, symbol)| match symbol {
-                Some(name) => options.profiles.ranges(name).first().map_or(1, extent),
-                None => *dim,
-            })
+            .map(|dim| dim.eval(&|name| extent_of(graph, name, extent)))
             .map(|dim| usize::try_from(dim).unwrap_or(0))
             .collect();
         let count = dims.iter().product();
@@ -177,5 +169,10 @@ pub fn random_inputs(
             false => Tensor::from_i64s(input.dtype, dims, &ints),
         });
     }
-    Ok(tensors)
+    tensors
+}
+
+/// The extent that a symbol has in the first profile.
+pub fn extent_of(graph: &Graph, symbol: &str, extent: fn(&lapidary::ir::Range) -> i64) -> i64 {
+    graph.symbols.get(symbol).and_then(|symbol| symbol.ranges.first()).map_or(1, extent)
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lapidary::emit::{self, Array, Code, CrateFiles, Emission, EmittedTarget, Golden, ModelFacts, Runtime};
-use lapidary::ir::Graph;
 use lapidary::ir::eval::{self, Tensor};
+use lapidary::ir::{Graph, Range};
 use lapidary::kernels::Toolchain;
 use lapidary::lower::Target;
 use lapidary::onnx::Model;
@@ -90,7 +90,7 @@ impl Compile {
                 },
             })
             .collect();
-        let golden = golden(&model, &compiled, &options)?;
+        let golden = golden(&compiled)?;
         let runtime = match (&self.runtime_path, self.vendor_runtime) {
             (Some(path), _) => Runtime::Path(path),
             (None, true) => Runtime::Vendored,
@@ -175,14 +175,21 @@ fn facts(path: &Path, model: &Model) -> ModelFacts {
     }
 }
 
-/// Seeded inputs at the smallest shapes and what the reference evaluator makes of them, where both are small.
-fn golden(model: &Model, compiled: &Compiled, options: &Options) -> Result<Option<Golden>, Failure> {
+/// Seeded inputs at the smallest shapes that the model accepts, and what the reference evaluator makes of them, where
+/// both are small. Where the smallest extents do not go together, the typical ones do.
+fn golden(compiled: &Compiled) -> Result<Option<Golden>, Failure> {
     let arena = |plan: &lapidary::TargetPlan| plan.plan.arenas.iter().map(|arena| arena.bytes).max().unwrap_or(0);
     if compiled.plans.iter().map(arena).max().unwrap_or(0) > MAX_GOLDEN_ARENA {
         return Ok(None);
     }
-    let inputs = bench::random_inputs(model, options, |range| range.min)?;
-    let outputs = evaluate(&compiled.graph, &inputs)?;
+    let graph = &compiled.graph;
+    let smallest = |name: &str| bench::extent_of(graph, name, |range| range.min);
+    let extent: fn(&Range) -> i64 = match graph.constraints.iter().all(|constraint| constraint.holds(&smallest)) {
+        true => |range| range.min,
+        false => |range| range.opt,
+    };
+    let inputs = bench::random_inputs(graph, extent);
+    let outputs = evaluate(graph, &inputs)?;
     let arrays = |tensors: Vec<Tensor>| -> Vec<Array> {
         tensors
             .into_iter()

@@ -179,6 +179,17 @@ pub struct Constraint {
     pub why: Arc<str>,
 }
 
+impl Constraint {
+    /// Whether it is satisfied by the given symbols.
+    pub fn holds(&self, symbol: &dyn Fn(&str) -> i64) -> bool {
+        let (left, right) = (self.left.eval(symbol), self.right.eval(symbol));
+        match self.kind {
+            ConstraintKind::Equal => left == right,
+            ConstraintKind::Broadcast => left == right || left == 1 || right == 1,
+        }
+    }
+}
+
 /// A use of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Use {

@@ -18,5 +18,5 @@ pub use graph::{
 };
 pub use lapidary_runtime::table::{ConstraintKind, Range};
 pub use lapidary_templates::{Expr, Operand as Type, Program};
-pub use ops::{Op, Region};
+pub use ops::{Op, Region, check_bytes};
 pub use patch::{Patch, Ref, apply};

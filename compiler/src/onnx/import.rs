@@ -6,6 +6,8 @@
 //! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
 
 mod regions;
+mod typical;
+mod unsupported;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use lapidary_runtime::op::MAX_RANK;
 
 pub use self::regions::Regions;
+use self::unsupported::Unsupported;
 use super::attrs::Attrs;
 use super::functions;
 use super::inputs::too_many_axes;
@@ -20,8 +23,8 @@ use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
 use super::proto::{GraphProto, NodeProto};
 use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
-use crate::ir::{Builder, Constant, Expr, Graph, Origin, Symbol, SymbolSource, Type, ValueId};
-use crate::profiles::Profiles;
+use crate::ir::{Builder, Constant, Expr, Graph, Origin, Range, Symbol, SymbolSource, Type, ValueId, check_bytes};
+use crate::profiles::{self, Profiles};
 
 /// Imports the main graph of `model`. `profiles` give the ranges of its symbolic dimensions; a dimension that they pin
 /// to one value becomes a constant.
@@ -38,6 +41,7 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
         graphs: vec![Frame::new(Graph::new(proto.name()))],
         scopes: vec![Scope { names: BTreeMap::new(), graph: 0 }],
         diagnostics: Diagnostics::new(),
+        unsupported: Unsupported::default(),
         faults: 0,
         unnamed: 0,
     };
@@ -45,14 +49,17 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
     importer.inputs();
     importer.nodes(proto);
     let outputs = importer.outputs(proto);
+    importer.distinct_outputs(&outputs);
     importer.unknown_dims();
-    let Importer { mut graphs, mut diagnostics, .. } = importer;
+    let Importer { mut graphs, mut diagnostics, unsupported, .. } = importer;
+    diagnostics.extend(unsupported.diagnostics());
     diagnostics.check()?;
     let Some(Frame { mut graph, .. }) = graphs.pop() else { crate::bug!("the main graph is gone") };
     for (name, value) in outputs {
         graph.add_output(&name, value);
     }
     drop_unread_symbols(&mut graph);
+    typical::settle(&mut graph, profiles)?;
     Ok(graph)
 }
 
@@ -67,6 +74,7 @@ struct Importer<'m> {
     /// The names in sight, the innermost last.
     scopes: Vec<Scope>,
     diagnostics: Diagnostics,
+    unsupported: Unsupported,
     /// How many faults were found so far. Diagnostics that say the same are kept once, so their number does not tell.
     faults: usize,
     /// How many nodes without a name there were, by operator order; part of their place.
@@ -204,7 +212,17 @@ impl<'m> Importer<'m> {
     }
 
     fn inputs(&mut self) {
-        let Some(inputs) = self.keep(super::inputs(self.model)) else { return };
+        let Some(inputs) = self.keep(super::inputs(self.model)) else {
+            // Whoever reads them is not at fault.
+            let names: Vec<&str> = self.model.graph().input.iter().map(|info| info.name()).collect();
+            let unbound = |scope: &Scope, name: &str| !name.is_empty() && !scope.names.contains_key(name);
+            for name in names {
+                if self.scopes.last().is_some_and(|scope| unbound(scope, name)) {
+                    self.bind(name, None);
+                }
+            }
+            return;
+        };
         for (index, input) in inputs.into_iter().enumerate() {
             let dims =
                 input.dims.iter().zip(&input.symbols).enumerate().map(|(axis, (&extent, symbol))| match symbol {
@@ -212,7 +230,15 @@ impl<'m> Importer<'m> {
                     None => Expr::constant(extent),
                 });
             let ty = Type { dtype: input.dtype, dims: dims.collect() };
+            self.check_size(&input.name, &ty);
             let value = self.graph().add_input(&input.name, ty);
+            if input.name.is_empty() {
+                self.complain(
+                    Diagnostic::error("E0410", Place::Model, format!("input {index} has no name"))
+                        .why("an empty name stands for an operand that is absent, so nothing can read this input")
+                        .help("name the input, or remove it"),
+                );
+            }
             self.bind(&input.name, Some(value));
         }
     }
@@ -224,6 +250,19 @@ impl<'m> Importer<'m> {
         self.graph().symbols.entry(name.into()).or_insert(Symbol { source, ranges });
         self.profiles.pinned(name).map_or_else(|| Expr::symbol(name), Expr::constant)
     }
+
+    /// Reports an input that no memory holds.
+    fn check_size(&mut self, name: &str, ty: &Type) {
+        let graph = self.graph();
+        if let Err(why) = check_bytes(ty, &|expr| graph.range(expr)) {
+            self.complain(
+                Diagnostic::error("E0412", Place::value(name), "the input is too large").why(why).help(
+                    "state smaller ranges of its dimensions, with --dim, or export the model with a smaller input",
+                ),
+            );
+        }
+    }
+
     /// Reports profile ranges for dimensions that the model does not have.
     fn unknown_dims(&mut self) {
         let known: Vec<Arc<str>> = self.graph().symbols.keys().cloned().collect();
@@ -397,15 +436,38 @@ impl<'m> Importer<'m> {
         match fault {
             Fault::Invalid(what) => {
                 let operands: Vec<String> = node.input.iter().map(|name| self.describe(name)).collect();
+                let help = self.unstated(node);
                 self.complain(
-                    Diagnostic::error("E0407", at, what).why(format!("its operands are {}", operands.join(", "))),
+                    Diagnostic::error("E0407", at, what)
+                        .why(format!("its operands are {}", operands.join(", ")))
+                        .help(help),
                 );
             }
             Fault::Unsupported { what, help } => {
-                self.complain(Diagnostic::error("E0401", at, what).help(help));
+                self.faults += 1;
+                self.unsupported.add(at, what, help);
             }
             Fault::Attribute(found) => self.complain(found),
         }
+    }
+
+    /// What to say of a node that does not fit, if the ranges of its extents are assumed: a dimension that is 224 in
+    /// every use of the model contradicts the range it has by default.
+    fn unstated(&mut self, node: &NodeProto) -> String {
+        let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+        for name in &node.input {
+            if let Found::Value(value) = self.find(name) {
+                names.extend(self.graph().ty(value).dims.iter().flat_map(Expr::symbols));
+            }
+        }
+        let names = names.iter().filter(|name| self.profiles.names().all(|stated| stated != &***name));
+        let options: Vec<String> =
+            names.map(|name| format!("--dim {}=MIN:OPT:MAX", quoted(name).trim_matches('"'))).collect();
+        if options.is_empty() {
+            return String::new();
+        }
+        let Range { min, max, .. } = profiles::DEFAULT;
+        format!("dimensions are taken to be {min} to {max}; if these are not, say {}", options.join(" "))
     }
 
     fn describe(&mut self, name: &str) -> String {
@@ -437,6 +499,20 @@ impl<'m> Importer<'m> {
             );
         }
         outputs
+    }
+
+    /// Reports outputs of the model that share a name: the emitted crate's results are known by their names.
+    fn distinct_outputs(&mut self, outputs: &[(String, ValueId)]) {
+        let mut names = BTreeSet::new();
+        for (name, _) in outputs {
+            if !names.insert(name) {
+                self.complain(
+                    Diagnostic::error("E0402", Place::value(name), format!("{} is an output twice", quoted(name)))
+                        .why("a result is known by its name")
+                        .help("list the output once; an Identity node gives a value a second name"),
+                );
+            }
+        }
     }
 }
 

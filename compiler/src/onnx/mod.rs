@@ -23,5 +23,6 @@ pub use external::External;
 pub use import::import;
 pub use inputs::{Input, inputs};
 pub use load::{Model, OPSETS, load, load_bytes};
+pub use ops::{Operator, operators};
 pub use sparse::{DENSE_LIMIT, densify};
 pub use tensor::{TensorRef, decode, dtype_of};

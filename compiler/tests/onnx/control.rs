@@ -21,7 +21,7 @@ const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
 
-fn graph(name: &str, nodes: Vec<NodeProto>) -> AttributeProto {
+pub(super) fn graph(name: &str, nodes: Vec<NodeProto>) -> AttributeProto {
     graph_of(name, nodes, Vec::new(), vec![output("r")])
 }
 
@@ -35,20 +35,20 @@ fn graph_of(
     AttributeProto { g: Some(Box::new(graph)), ..named(name, AttributeType::Graph) }
 }
 
-fn plain(op: &str, inputs: &str, outputs: &str) -> NodeProto {
+pub(super) fn plain(op: &str, inputs: &str, outputs: &str) -> NodeProto {
     node("", op, inputs, outputs, Vec::new())
 }
 
-fn integer(name: &str, value: i64) -> AttributeProto {
+pub(super) fn integer(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..named(name, AttributeType::Int) }
 }
 
-fn i64s(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+pub(super) fn i64s(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     TensorProto { name: Some(name.to_owned()), ..super::raw(INT64, dims, &data) }
 }
 
-fn imported(
+pub(super) fn imported(
     nodes: Vec<NodeProto>,
     inputs: Vec<ValueInfoProto>,
     initializer: Vec<TensorProto>,
@@ -73,7 +73,7 @@ fn imported(
 }
 
 /// A tensor input whose extents are symbols.
-fn symbolic(name: &str, dims: &[&str]) -> ValueInfoProto {
+pub(super) fn symbolic(name: &str, dims: &[&str]) -> ValueInfoProto {
     let dim = dims.iter().map(|dim| Dimension { value: Some(dimension::Value::DimParam((*dim).to_owned())) }).collect();
     let tensor = type_proto::Tensor { elem_type: Some(FLOAT), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)) }) }

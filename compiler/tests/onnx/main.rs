@@ -2,13 +2,16 @@
 //! encoding messages, so that nothing is downloaded; real ones are loaded by the tests crate.
 
 mod attrs;
+mod bounds;
 mod control;
 mod external;
 mod functions;
 mod hostile;
+mod hostile_graphs;
 mod load;
 mod sparse;
 mod tensor;
+mod typical;
 
 use bytes::Bytes;
 use lapidary::diag::{Diagnostics, Place, Result};

@@ -44,12 +44,39 @@ pub fn infer(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Resul
         if let Some(axis) = ty.dims.iter().position(|dim| parts(dim) > MAX_PARTS) {
             return Err(format!("the extent of axis {axis} of the result is a formula of more than {MAX_PARTS} parts"));
         }
+        if let Some(axis) = ty.dims.iter().position(|dim| (cx.range)(dim).1 < 0) {
+            return Err(format!("the extent of axis {axis} of the result is {}", ty.dims[axis]));
+        }
+        check_bytes(ty, cx.range)?;
     }
     Ok(types)
 }
 
 /// How large the formula of an extent may be. Those of real models have a handful of parts.
 const MAX_PARTS: usize = 1024;
+
+/// The most bytes that a tensor may take, at the largest extents of the profiles. No machine holds more at once, and
+/// sums of such sizes over all the tensors of a model do not overflow.
+const MAX_BYTES: i64 = 1 << 40;
+
+/// Checks that a tensor of the type can be stored.
+///
+/// # Errors
+/// One sentence, if it takes more than a TiB, or the number of its elements cannot be formed.
+pub fn check_bytes(ty: &Type, range: &dyn Fn(&Expr) -> (i64, i64)) -> Result<(), String> {
+    let (_, count) = range(&elements(ty)?);
+    let bits = i64::try_from(ty.dtype.bits()).unwrap_or(i64::MAX);
+    if count.saturating_mul(bits) / 8 <= MAX_BYTES {
+        return Ok(());
+    }
+    let dims: Vec<String> = ty.dims.iter().map(Expr::to_string).collect();
+    Err(format!(
+        "{}[{}] takes up to {:.0e} bytes, which is more than a TiB",
+        ty.dtype,
+        dims.join(", "),
+        count as f64 * bits as f64 / 8.0
+    ))
+}
 
 fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
     match op {

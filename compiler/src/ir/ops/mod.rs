@@ -9,7 +9,7 @@ mod infer;
 mod known;
 mod size;
 
-pub use infer::{Inference, infer};
+pub use infer::{Inference, check_bytes, infer};
 pub use known::known;
 
 use lapidary_runtime::op::{

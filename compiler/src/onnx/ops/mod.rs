@@ -227,6 +227,32 @@ pub const GROUPS: &[&[OpDef]] = &[
     control::DEFS,
 ];
 
+/// What the importer takes of an operator, from one operator set version on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The operator's domain; empty for `ai.onnx`.
+    pub domain: &'static str,
+    pub name: &'static str,
+    /// The operator set version from which this holds, until the next entry of the same name.
+    pub since: i64,
+    /// How many operands there may be.
+    pub inputs: (usize, usize),
+    /// How many results there may be.
+    pub outputs: (usize, usize),
+}
+
+/// Every operator that is imported, group by group.
+pub fn operators() -> impl Iterator<Item = Operator> {
+    let defs = GROUPS.iter().copied().flatten();
+    defs.map(|&OpDef { domain, name, since, inputs, outputs, import: _ }| Operator {
+        domain,
+        name,
+        since,
+        inputs,
+        outputs,
+    })
+}
+
 /// The definition of an operator for a version of its operator set.
 pub fn find(domain: &str, name: &str, opset: i64) -> Option<&'static OpDef> {
     static INDEX: OnceLock<BTreeMap<(&str, &str), Vec<&OpDef>>> = OnceLock::new();

@@ -170,6 +170,9 @@ fn transpose(cx: &mut Cx<'_, '_>) -> Imported {
 fn expand(cx: &mut Cx<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let target = operands::known(cx, 1, "shape")?;
+    if let Some(negative) = target.iter().find(|extent| cx.b.range(extent).1 < 0) {
+        return Err(format!("the shape has the extent {negative}").into());
+    }
     let dims = cx.b.dims(x);
     let rank = dims.len().max(target.len());
     let one_extent = Expr::constant(1);
