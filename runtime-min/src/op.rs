@@ -128,8 +128,11 @@ pub enum ScalarOp {
     BitAnd,
     BitOr,
     BitXor,
+    /// A distance that is negative or not below the width moves every bit out: the result is 0. ONNX leaves this open;
+    /// it is what numpy does.
     ShiftLeft,
-    /// Logical for unsigned types, arithmetic for signed ones.
+    /// Logical for unsigned types, arithmetic for signed ones. A distance that is negative or not below the width moves
+    /// every bit out: the result is 0, or -1 where a signed operand is negative.
     ShiftRight,
     // Bool, Bool -> Bool
     And,
@@ -399,7 +402,7 @@ pub struct Transpose {
     pub perm: [u8; MAX_RANK],
 }
 
-/// How a padding fills.
+/// How a padding fills. Amounts may be negative, which crops; the other end still mirrors or repeats the whole axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PadMode {
     /// With the operand `value`, or zero without one.

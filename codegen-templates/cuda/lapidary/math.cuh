@@ -438,7 +438,7 @@ template <class T>
 LAPIDARY_FN T bit_xor(T a, T b) {
   return static_cast<T>(a ^ b);
 }
-// A distance outside [0, bits) shifts everything out.
+// A distance outside [0, bits) shifts everything out; a negative one is a large `u64`.
 template <class T>
 LAPIDARY_FN T shift_left(T a, T b) {
   const u64 distance = static_cast<u64>(b);

@@ -297,14 +297,14 @@ impl ProgramWriter {
     }
 }
 
-/// `value` rounded to `dtype`, float or integer.
+/// `value` converted to `dtype`: floats are rounded, integers truncated and saturated.
 pub fn round_scalar(dtype: DType, value: f64) -> Scalar {
     match dtype {
         DType::F32 => Scalar::float(dtype, f64::from(value as f32)),
         DType::F16 => Scalar::float(dtype, f64::from(lapidary_runtime::F16::from_f64(value).to_f32())),
         DType::BF16 => Scalar::float(dtype, f64::from(lapidary_runtime::BF16::from_f64(value).to_f32())),
         dtype if dtype.is_float() => Scalar::float(dtype, value),
-        dtype => Scalar::int(dtype, value as i64),
+        dtype => Scalar::int(dtype, super::eval::tensor::float_to_int(dtype, value)),
     }
 }
 

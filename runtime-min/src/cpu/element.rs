@@ -33,6 +33,8 @@ pub trait Arith: Plain + PartialOrd + Default + core::fmt::Debug {
     fn to_wide(self) -> Self::Wide;
     /// Rounds for floats, wraps for integers.
     fn from_wide(wide: Self::Wide) -> Self;
+    /// The share of each of `count`: truncated for integers, and 0 of none.
+    fn share(self, count: usize) -> Self;
 }
 
 /// The kinds of numbers.
@@ -113,6 +115,10 @@ macro_rules! floats {
             fn from_wide(wide: f64) -> $t {
                 wide as $t
             }
+            #[inline(always)]
+            fn share(self, count: usize) -> $t {
+                self / count as $t
+            }
         }
         impl Real for $t {
             #[inline(always)]
@@ -192,6 +198,10 @@ macro_rules! integers {
             #[inline(always)]
             fn from_wide(wide: $wide) -> $t {
                 wide as $t
+            }
+            #[inline(always)]
+            fn share(self, count: usize) -> $t {
+                $wide::from(self).checked_div(count as $wide).unwrap_or(0) as $t
             }
         }
         impl Number for $t {

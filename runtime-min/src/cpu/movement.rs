@@ -232,19 +232,16 @@ pub fn pad(
 
 /// The element of an axis that each position shows, or -1 for the constant.
 fn fill_sources(mode: PadMode, lo: i64, extent: usize, sources: &mut [i64]) {
-    let hi = sources.len() as i64 - extent as i64 - lo;
-    let first = (-lo).max(0);
-    let count = extent as i64 - first - (-hi).max(0);
+    let count = extent as i64;
     for (k, source) in sources.iter_mut().enumerate() {
-        // Relative to what is left of the axis.
-        let at = k as i64 - lo.max(0);
-        let found = if (0..count).contains(&at) {
+        let at = k as i64 - lo;
+        *source = if (0..count).contains(&at) {
             at
-        } else if count <= 0 {
-            -1 - first
+        } else if count == 0 {
+            -1
         } else {
             match mode {
-                PadMode::Constant => -1 - first,
+                PadMode::Constant => -1,
                 PadMode::Edge => at.clamp(0, count - 1),
                 PadMode::Wrap => at.rem_euclid(count),
                 PadMode::Reflect if count == 1 => 0,
@@ -255,7 +252,6 @@ fn fill_sources(mode: PadMode, lo: i64, extent: usize, sources: &mut [i64]) {
                 }
             }
         };
-        *source = first + found;
     }
 }
 
@@ -389,6 +385,9 @@ mod tests {
         assert_eq!(padded_row(PadMode::Constant, -1, &x, 3), [2, 3, 9]);
         assert_eq!(padded_row(PadMode::Edge, -1, &x, 4), [2, 3, 3, 3]);
         assert_eq!(padded_row(PadMode::Constant, 1, &x, 2), [9, 1]);
+        // What is cropped at one end is still there for the other.
+        assert_eq!(padded_row(PadMode::Wrap, 1, &x, 3), [3, 1, 2]);
+        assert_eq!(padded_row(PadMode::Reflect, -1, &x, 4), [2, 3, 2, 1]);
         assert_eq!(padded_row(PadMode::Constant, 1, &[], 2), [9, 9]);
     }
 

@@ -40,6 +40,10 @@ pub fn run(
 ) {
     let [Some(out), mean, inverse] = outputs else { return };
     if x.dims.count() == 0 {
+        // A row without elements has no statistics; it still has a place.
+        for statistic in [mean, inverse].into_iter().flatten() {
+            statistic.data::<f32>().fill(f32::NAN);
+        }
         return;
     }
     let row: usize = x.dims[usize::from(spec.axis)..].iter().product();

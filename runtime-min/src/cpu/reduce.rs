@@ -230,7 +230,7 @@ fn fold_wide<W: Arith>(
     use Folded::{Real, Wide};
     let nest = source.nest;
     let count = if nest.inner_is_reduced { 0 } else { nest.inner };
-    let reduced = (if nest.inner_is_reduced { nest.inner } else { 1 } * nest.reduced.count()) as f64;
+    let reduced = if nest.inner_is_reduced { nest.inner } else { 1 } * nest.reduced.count();
     if kind == ReduceKind::LogSumExp {
         let step = |state: LogSum, x: W| state.join(LogSum { max: x.to_f64(), sum: 1.0 });
         let fold = Fold { start: LogSum::EMPTY, step, join: LogSum::join };
@@ -248,7 +248,7 @@ fn fold_wide<W: Arith>(
         }
         ReduceKind::Sum => Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Wide(s))),
         ReduceKind::Mean => {
-            Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Real(s.to_f64() / reduced)))
+            Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Wide(s.share(reduced))))
         }
         ReduceKind::LogSum => {
             Fold { start: zero, step: W::add, join }.run(source, states, |k, s| done(k, Real(s.to_f64().ln())))
@@ -394,6 +394,8 @@ mod tests {
         assert_eq!(reduced(ReduceKind::Sum, Axes::of([0]), &[100i8, 100], &[2]), [-56]);
         assert_eq!(reduced(ReduceKind::Mean, Axes::of([0]), &[1i32, 2], &[2]), [1]);
         assert_eq!(reduced(ReduceKind::Mean, Axes::of([0]), &[-1i32, -2], &[2]), [-1]);
+        assert_eq!(reduced(ReduceKind::Mean, Axes::of([0]), &[(1i64 << 53) + 1; 2], &[2]), [(1 << 53) + 1]);
+        assert_eq!(reduced(ReduceKind::Mean, Axes::of([0]), &[u64::MAX, 3], &[2]), [1]);
     }
 
     #[test]

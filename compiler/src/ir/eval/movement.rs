@@ -260,6 +260,8 @@ mod tests {
         assert_eq!(run(PadMode::Wrap, 2, 4), [1, 2, 0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(run(PadMode::Constant, -1, 2), [1, 2, 0, 0]);
         assert_eq!(run(PadMode::Edge, -2, 1), [2, 2]);
+        assert_eq!(run(PadMode::Wrap, 1, -1), [2, 0, 1]);
+        assert_eq!(run(PadMode::Reflect, -1, 2), [1, 2, 1, 0]);
         let value = Tensor::from_i64s(DType::I32, vec![], &[7]);
         let y = pad(PadMode::Constant, &[0, 1], &[1, 0], &counting(DType::I32, &[1, 2]), Some(&value));
         assert_eq!(ints(y), (vec![2, 3], vec![7, 0, 1, 7, 7, 7]));

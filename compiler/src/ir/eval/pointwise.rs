@@ -312,6 +312,11 @@ mod tests {
         assert_eq!(binary(ScalarOp::ShiftRight, DType::U64, &[-1, 8], &[63, 64]), [1, 0]);
         assert_eq!(binary(ScalarOp::ShiftRight, DType::I8, &[-128], &[7]), [-1]);
         assert_eq!(binary(ScalarOp::ShiftLeft, DType::U8, &[0x81, 1], &[1, 8]), [2, 0]);
+        // A distance outside of the width, a negative one too, moves every bit out.
+        assert_eq!(binary(ScalarOp::ShiftLeft, DType::I32, &[5, 5, 5], &[31, 32, -1]), [i64::from(i32::MIN), 0, 0]);
+        assert_eq!(binary(ScalarOp::ShiftRight, DType::I32, &[5, -5, -5], &[-1, -1, 32]), [0, -1, -1]);
+        assert_eq!(binary(ScalarOp::ShiftRight, DType::I64, &[i64::MIN, 5], &[64, i64::MIN]), [-1, 0]);
+        assert_eq!(binary(ScalarOp::ShiftLeft, DType::U64, &[1], &[-1]), [0]);
         assert_eq!(binary(ScalarOp::Pow, DType::I32, &[2, -1], &[31, 3]), [i32::MIN as i64, -1]);
         assert_eq!(binary(ScalarOp::Mod, DType::I32, &[-4, 5], &[3, -8]), [2, -3]);
         assert_eq!(binary(ScalarOp::Fmod, DType::I32, &[-4, 5], &[3, -8]), [-1, 5]);

@@ -95,7 +95,12 @@ fn of_ints(kind: ReduceKind, dtype: DType, x: &[i128]) -> i64 {
     };
     match kind {
         ReduceKind::Sum => sum(|v| v) as i64,
-        ReduceKind::Mean => sum(|v| v).checked_div(x.len() as i128).unwrap_or(0) as i64,
+        ReduceKind::Mean => {
+            // The sum wraps at 64 bits, as sums of the widest types do anyway.
+            let sum = sum(|v| v);
+            let sum = if dtype.is_signed_int() { i128::from(sum as i64) } else { i128::from(sum as u64) };
+            sum.checked_div(x.len() as i128).unwrap_or(0) as i64
+        }
         ReduceKind::Max => x.iter().copied().max().unwrap_or_else(lowest) as i64,
         ReduceKind::Min => x.iter().copied().min().unwrap_or_else(highest) as i64,
         ReduceKind::Prod => x.iter().fold(1i128, |product, &v| product.wrapping_mul(v)) as i64,
@@ -205,6 +210,8 @@ mod tests {
         assert_eq!(run(ReduceKind::Sum, &[0], &x).to_i64s(), [i64::MIN]);
         let x = Tensor::from_i64s(DType::I32, vec![3], &[-3, -4, 0]);
         assert_eq!(run(ReduceKind::Mean, &[0], &x).to_i64s(), [-2]);
+        let large = Tensor::from_i64s(DType::U64, vec![2], &[-1, 3]);
+        assert_eq!(run(ReduceKind::Mean, &[0], &large).to_i64s(), [1]);
         assert_eq!(run(ReduceKind::L2, &[0], &x).to_i64s(), [5]);
         let flags = Tensor::from_i64s(DType::Bool, vec![2, 2], &[0, 1, 0, 0]);
         assert_eq!(run(ReduceKind::Max, &[1], &flags).to_i64s(), [1, 0]);

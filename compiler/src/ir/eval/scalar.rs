@@ -72,9 +72,8 @@ pub(super) fn meaning(op: ScalarOp) -> Meaning {
         S::BitAnd => integer(|a, b| a & b),
         S::BitOr => integer(|a, b| a | b),
         S::BitXor => integer(|a, b| a ^ b),
-        // A shift by the width or more leaves nothing, as a shift by single bits would.
-        S::ShiftLeft => integer(|a, b| a.wrapping_shl(b.clamp(0, 64) as u32)),
-        S::ShiftRight => integer(|a, b| a >> b.clamp(0, 64)),
+        S::ShiftLeft => integer(|a, b| a << distance(b)),
+        S::ShiftRight => integer(|a, b| a >> distance(b)),
         S::And => integer_test(|a, b| a != 0 && b != 0),
         S::Or => integer_test(|a, b| a != 0 || b != 0),
         S::Xor => integer_test(|a, b| (a != 0) != (b != 0)),
@@ -109,6 +108,11 @@ fn integer_test(function: fn(i128, i128) -> bool) -> Meaning {
 
 fn compare(float: fn(f64, f64) -> bool, int: fn(i128, i128) -> bool) -> Meaning {
     Meaning::Rules(Some(Rule::Compare(float)), Some(Rule::Compare(int)))
+}
+
+/// How far a shift goes: 64 moves every bit of any type out, as a distance outside of the width does.
+fn distance(b: i128) -> u32 {
+    u32::try_from(b).map_or(64, |b| b.min(64))
 }
 
 fn sign(x: f64) -> f64 {

@@ -237,7 +237,7 @@ pub(super) fn widen(dtype: DType, value: i64) -> i128 {
 }
 
 /// A float as a decoded integer: truncated toward zero, saturating; NaN gives 0, `bool` is `!= 0`.
-pub(super) fn float_to_int(dtype: DType, value: f64) -> i64 {
+pub(crate) fn float_to_int(dtype: DType, value: f64) -> i64 {
     if dtype == DType::Bool {
         return i64::from(value != 0.0);
     }

@@ -4,6 +4,8 @@
 //! results of constants by constants. Needs: what the builder tracked while importing. Keeps: types.
 //! Not here: arithmetic on weights, which a refit must redo: it becomes init steps of the plan.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use lapidary_runtime::DType;
 use lapidary_runtime::op::ScalarOp;
@@ -104,7 +106,13 @@ fn constant_result(graph: &Graph, id: NodeId) -> Option<Patch> {
         });
     }
     let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
-    let results = eval::eval_node(&node.op, &operands, &|_| 0).ok()?;
+    // A formula that reads a symbol is no constant, whatever its operands are.
+    let reads_symbol = Cell::new(false);
+    let symbol = |_: &str| {
+        reads_symbol.set(true);
+        0
+    };
+    let results = eval::eval_node(&node.op, &operands, &symbol).ok().filter(|_| !reads_symbol.get())?;
     let bytes = results.into_iter().next()?.bytes;
     let mut patch = Patch::new(&[id]);
     let constant = patch.constant(ty.clone(), Constant { bytes, initializer: None });

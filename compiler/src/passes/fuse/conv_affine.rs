@@ -3,7 +3,7 @@
 //! Does: `(conv(x, w) + b) * s + t -> conv(x, w * s) + (b * s + t)`, for any chain of additions, subtractions,
 //! multiplications and divisions by per-channel constants. Needs: the chain as single-use pointwise nodes right behind
 //! the convolution. Keeps: types; the products with `w` are nodes on constants, which run once at load and again on
-//! refit. Breaks: nothing. Not here: convolutions whose weights are computed.
+//! refit. Breaks: nothing. Not here: convolutions whose weights are computed, and those of integers.
 
 use lapidary_runtime::op::{Arg, Instr, ScalarOp};
 
@@ -22,6 +22,10 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     }
     let weight = graph.ty(w).clone();
     let result_ty = graph.ty(chain.result).clone();
+    // Products of integers are wider than the weights, and a quotient of integers is no product.
+    if weight.dtype != result_ty.dtype || !weight.dtype.is_float() {
+        return None;
+    }
     let channels = result_ty.dims.get(1)?.clone();
     let mut patch = Patch::new(&[chain.conv, id]);
     // The scale as [m, 1, .., 1], so that it broadcasts over the weights.

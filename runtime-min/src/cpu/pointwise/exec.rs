@@ -176,7 +176,7 @@ macro_rules! float_step {
                                 Cast | Not | And | Or | Xor | BitNot | BitAnd | BitOr | BitXor | ShiftLeft
                                 | ShiftRight => missing(task),
                             },
-                            Task::IntPow => missing(task),
+                            Task::IntPow | Task::UnsignedPow => missing(task),
                         }
                     }
                 },
@@ -196,7 +196,12 @@ fn int_pow<T: Arith>(base: T, exponent: i64) -> T {
     if exponent < 0 && !is_unit {
         return T::ZERO;
     }
-    let mut left = exponent.unsigned_abs();
+    unsigned_pow(base, exponent.unsigned_abs())
+}
+
+#[inline(always)]
+fn unsigned_pow<T: Arith>(base: T, exponent: u64) -> T {
+    let mut left = exponent;
     let (mut result, mut power) = (T::ONE, base);
     while left > 0 {
         if left & 1 == 1 {
@@ -221,6 +226,7 @@ macro_rules! int_step {
                         match task {
                             Task::Square => chunk.map(|x: $t| x.wrapping_mul(x)),
                             Task::IntPow => chunk.zip(|a: $t, b: i64| int_pow(a, b)),
+                            Task::UnsignedPow => chunk.zip(|a: $t, b: u64| unsigned_pow(a, b)),
                             Task::Op(op) => match op {
                                 Identity | Floor | Ceil | Round => chunk.map(|x: $t| x),
                                 Neg => chunk.map(|x: $t| x.wrapping_neg()),
@@ -302,7 +308,7 @@ unsafe fn bool_step(task: Task, chunk: Chunk) {
                         | Sigmoid | Softplus | BitNot | IsNan | IsPosInf | IsNegInf | Add | Sub | Mul | Div | Mod
                         | Fmod | Pow | BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => missing(task),
                     },
-                    Task::Square | Task::IntPow => missing(task),
+                    Task::Square | Task::IntPow | Task::UnsignedPow => missing(task),
                 }
             }
         },

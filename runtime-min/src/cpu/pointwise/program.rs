@@ -101,6 +101,8 @@ pub enum Task {
     Square,
     /// An integer to the power of an `i64`.
     IntPow,
+    /// An integer to the power of a `u64`.
+    UnsignedPow,
 }
 
 /// A step with its places.
@@ -282,6 +284,8 @@ impl Compiler {
         let (base, exponent) = (Class::of(args[0].dtype), Class::of(args[1].dtype));
         if let Arg::Imm(value) = instr.args[1]
             && value.as_f64() == 2.0
+            // With a float exponent an integer base goes through doubles, which saturate where products wrap.
+            && (base.is_float() || !exponent.is_float())
         {
             args[1] = args[0];
             return Task::Square;
@@ -304,6 +308,9 @@ impl Compiler {
                 }
             }
             (false, false) => {
+                if exponent == Class::U64 {
+                    return Task::UnsignedPow;
+                }
                 if exponent != Class::I64 {
                     cast(self, 1, DType::I64);
                 }
@@ -321,7 +328,7 @@ fn supported(task: Task, class: Class, instr: &Instr, args: &[Value; 3]) -> Resu
     let is_int = !is_bool && !class.is_float();
     let fits = match task {
         Task::Square => !is_bool,
-        Task::IntPow => is_int,
+        Task::IntPow | Task::UnsignedPow => is_int,
         Task::Op(op) => match op {
             Cast | Identity => true,
             Neg | Abs | Sign | Floor | Ceil | Round | Add | Sub | Mul | Div | Mod | Fmod => !is_bool,
@@ -337,7 +344,7 @@ fn supported(task: Task, class: Class, instr: &Instr, args: &[Value; 3]) -> Resu
     };
     // All operands of one class, but for the condition of a select, a power's exponent and what a cast does.
     let alike = match task {
-        Task::IntPow => true,
+        Task::IntPow | Task::UnsignedPow => true,
         Task::Square => Class::of(instr.dtype) == class,
         Task::Op(Cast) => true,
         Task::Op(Select) => Class::of(args[2].dtype) == class && Class::of(instr.dtype) == class,

@@ -109,8 +109,14 @@ fn integers_wrap_at_their_width() {
     assert_eq!(apply::<u8, u8>(ScalarOp::ShiftLeft, &[&[3, 1, 1], &[7, 8, 200]]), [128, 0, 0]);
     assert_eq!(apply::<u16, u16>(ScalarOp::ShiftRight, &[&[0x8000, 5], &[15, 16]]), [1, 0]);
     assert_eq!(apply::<i8, i8>(ScalarOp::ShiftRight, &[&[-128, -1], &[3, 100]]), [-16, -1]);
+    // A negative distance moves every bit out, too.
+    assert_eq!(apply::<i32, i32>(ScalarOp::ShiftLeft, &[&[5, 5], &[-1, i32::MIN]]), [0, 0]);
+    assert_eq!(apply::<i32, i32>(ScalarOp::ShiftRight, &[&[5, -5], &[-1, i32::MIN]]), [0, -1]);
+    assert_eq!(apply::<u64, u64>(ScalarOp::ShiftLeft, &[&[1, 1], &[64, u64::MAX]]), [0, 0]);
     assert_eq!(apply::<i16, i16>(ScalarOp::BitNot, &[&[0, 5]]), [-1, -6]);
     assert_eq!(apply::<i32, i32>(ScalarOp::Pow, &[&[3, -2], &[4, 3]]), [81, -8]);
+    // Exponents beyond those of an `i64`: 3 has the order 2^62.
+    assert_eq!(apply::<u64, u64>(ScalarOp::Pow, &[&[3, 2], &[(1 << 63) + 2, 1 << 63]]), [9, 0]);
 }
 
 #[test]

@@ -20,7 +20,9 @@ pub(super) fn matmul(
     let (own, extra) = split(inputs);
     let operands = Operands::new(own, &["a", "b"], 2)?;
     let (a, b) = (operands.get(0)?, operands.get(1)?);
-    check_dtype("a", a, "a number type", is_arithmetic)?;
+    check_dtype("a", a, "a number type other than i16 and u16", |dtype| {
+        is_arithmetic(dtype) && !matches!(dtype, DType::I16 | DType::U16)
+    })?;
     let dtype = product_dtype(a, b)?;
     for (name, ty) in [("a", a), ("b", b)] {
         if ty.dims.len() < 2 {
