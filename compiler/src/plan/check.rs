@@ -1,12 +1,19 @@
 //! An independent judge of plans: replays the schedule over a shadow of each memory.
 //!
-//! It knows nothing of lifetimes. Each byte range of the shadow says which buffer wrote it last; a step may read a
-//! buffer only where all its bytes are still its own. Behind an `If` only what both branches leave is there.
+//! It knows nothing of lifetimes, and takes sizes from the tensors that view a buffer and from the chosen candidates, not
+//! from the planner. Each byte range of the shadow says which buffer wrote it last; a step may read a buffer only where
+//! all its bytes are still its own. Behind an `If` only what both branches leave is there.
 
 use std::collections::BTreeMap;
 
-use super::{Plan, arena};
-use crate::lower::{BufferId, Residency, SegmentId, Step, TensorId};
+use lapidary_templates::Expr;
+
+use super::{Plan, Scratch};
+use crate::lower::{BufferId, Program, Residency, SegmentId, Step, TensorId, Work};
+use crate::select::Pick;
+
+/// What kernels may rely on: each buffer starts at a multiple of this many bytes.
+const ALIGNMENT: u64 = 256;
 
 /// A plan that [`check`] has found right.
 #[derive(Clone, Debug)]
@@ -24,10 +31,45 @@ impl std::ops::Deref for CheckedPlan {
 pub fn check(plan: Plan) -> Result<CheckedPlan, Vec<String>> {
     let mut errors = Vec::new();
     for profile in 0..plan.arenas.len() {
-        let mut replay = Replay { plan: &plan, profile, shadow: Shadow::default(), errors: &mut errors };
+        let sizes = sizes(&plan, profile, &mut errors);
+        let mut replay = Replay { plan: &plan, profile, sizes, shadow: Shadow::default(), errors: &mut errors };
         replay.whole();
     }
     if errors.is_empty() { Ok(CheckedPlan(plan)) } else { Err(errors) }
+}
+
+/// The bytes that each buffer must have in a profile: as many as the largest tensor that views it, or as the candidate
+/// asks for that uses it as scratch memory.
+fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<BufferId, u64> {
+    let program = &plan.chosen.program;
+    let mut wanted: Vec<(BufferId, &str, Expr)> = Vec::new();
+    for tensor in &program.tensors {
+        let bits = Expr::from(tensor.ty.dtype.bits()) * tensor.ty.count();
+        wanted.push((tensor.buffer, &tensor.name, bits.ceil_div(&Expr::constant(8))));
+    }
+    for scratch in &plan.scratch {
+        let Pick::Kernels(candidate) = plan.chosen.pick(scratch.segment, scratch.step) else { continue };
+        // Which of the candidate's buffers it is: the step's are numbered in order.
+        let of_step = |other: &&Scratch| (other.segment, other.step) == (scratch.segment, scratch.step);
+        let number = plan.scratch.iter().filter(of_step).position(|other| other.buffer == scratch.buffer);
+        match number.and_then(|number| candidate.workspace.get(number)) {
+            Some(bytes) => wanted.push((scratch.buffer, &candidate.key, bytes.clone())),
+            None => errors.push(format!("{:?} is scratch memory of nothing", scratch.buffer)),
+        }
+    }
+    let mut sizes = BTreeMap::new();
+    for (buffer, what, bytes) in wanted {
+        let (_, most) = program.range(&bytes, profile);
+        // Sums of sizes must not overflow either.
+        match u64::try_from(most) {
+            Ok(most) if most < 1 << 56 => {
+                let size = sizes.entry(buffer).or_insert(0);
+                *size = most.max(*size);
+            }
+            Ok(_) | Err(_) => errors.push(format!("{what} takes up to {most} bytes")),
+        }
+    }
+    sizes
 }
 
 /// A memory space.
@@ -86,6 +128,7 @@ impl Shadow {
 struct Replay<'p> {
     plan: &'p Plan,
     profile: usize,
+    sizes: BTreeMap<BufferId, u64>,
     shadow: Shadow,
     errors: &'p mut Vec<String>,
 }
@@ -96,17 +139,22 @@ impl Replay<'_> {
         for (k, buffer) in program.buffers.iter().enumerate() {
             let id = BufferId(k as u32);
             if let Residency::Weight(constant) = &buffer.residency {
-                if buffer.bytes.as_const() != i64::try_from(constant.bytes.len()).ok() {
-                    self.error(format!("weight {id:?} has {} bytes, its type {}", constant.bytes.len(), buffer.bytes));
+                let size = self.sizes.get(&id).copied().unwrap_or(0);
+                if size != constant.bytes.len() as u64 {
+                    self.error(format!("weight {id:?} has {} bytes, its tensors {size}", constant.bytes.len()));
                 }
                 self.write(id, "the weights");
             }
         }
-        self.segment(crate::lower::Program::INIT);
+        self.segment(Program::INIT);
+        // A session's arena is not there yet when the init steps run.
+        if self.shadow.0.keys().any(|(space, _)| *space == Space::Arena) {
+            self.error("an init step writes an activation".to_owned());
+        }
         for (name, input) in &program.inputs {
             self.write(program.tensor(*input).buffer, name);
         }
-        self.segment(crate::lower::Program::MAIN);
+        self.segment(Program::MAIN);
         for (name, output) in &program.outputs {
             self.read(*output, name);
         }
@@ -116,24 +164,7 @@ impl Replay<'_> {
         let program = &self.plan.chosen.program;
         for (k, step) in program.segment(id).iter().enumerate() {
             match step {
-                Step::Work(work) => {
-                    for input in work.inputs.iter().flatten() {
-                        self.read(*input, &work.label);
-                    }
-                    for scratch in self.plan.scratch.iter().filter(|s| (s.segment, s.step) == (id, k)) {
-                        self.write(scratch.buffer, &work.label);
-                    }
-                    for output in work.outputs.iter().flatten() {
-                        self.write(program.tensor(*output).buffer, &work.label);
-                    }
-                    // Results and scratch must leave the operands, and each other, alone.
-                    for tensor in work.inputs.iter().chain(&work.outputs).flatten() {
-                        self.read(*tensor, &work.label);
-                    }
-                    for scratch in self.plan.scratch.iter().filter(|s| (s.segment, s.step) == (id, k)) {
-                        self.read_buffer(scratch.buffer, &work.label);
-                    }
-                }
+                Step::Work(work) => self.work(work, id, k),
                 Step::If { condition, then_segment, else_segment, label } => {
                     self.read(*condition, label);
                     let before = self.shadow.clone();
@@ -146,9 +177,34 @@ impl Replay<'_> {
         }
     }
 
+    fn work(&mut self, work: &Work, segment: SegmentId, step: usize) {
+        let plan = self.plan;
+        let scratch = || plan.scratch.iter().filter(move |scratch| (scratch.segment, scratch.step) == (segment, step));
+        if let Pick::Kernels(candidate) = plan.chosen.pick(segment, step)
+            && scratch().count() != candidate.workspace.len()
+        {
+            self.error(format!("{}: {} needs other scratch memory", work.label, candidate.key));
+        }
+        for input in work.inputs.iter().flatten() {
+            self.read(*input, &work.label);
+        }
+        for scratch in scratch() {
+            self.write(scratch.buffer, &work.label);
+        }
+        for output in work.outputs.iter().flatten() {
+            self.write(plan.chosen.program.tensor(*output).buffer, &work.label);
+        }
+        // Results and scratch must leave the operands, and each other, alone.
+        for tensor in work.inputs.iter().chain(&work.outputs).flatten() {
+            self.read(*tensor, &work.label);
+        }
+        for scratch in scratch() {
+            self.read_buffer(scratch.buffer, &work.label);
+        }
+    }
+
     fn place(&mut self, id: BufferId, step: &str) -> Option<(Space, u64, u64)> {
         let plan = self.plan;
-        let program = &plan.chosen.program;
         let arena = &plan.arenas[self.profile];
         let found = [
             (Space::Weights, plan.weights.get(&id), plan.weight_bytes),
@@ -161,8 +217,8 @@ impl Replay<'_> {
             self.error(format!("{step}: buffer {id:?} has {} places", places.len()));
             return None;
         };
-        let size = arena::size_in(program, &plan.scratch, id, self.profile);
-        if offset % arena::ALIGNMENT != 0 || offset + size > *end {
+        let size = self.sizes.get(&id).copied().unwrap_or(0);
+        if offset % ALIGNMENT != 0 || offset + size > *end {
             self.error(format!("{step}: buffer {id:?}, {size} bytes at {offset}, does not fit its memory of {end}"));
         }
         Some((*space, *offset, offset + size))
@@ -190,5 +246,108 @@ impl Replay<'_> {
 
     fn error(&mut self, what: String) {
         self.errors.push(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text;
+    use crate::lower::{Target, lower};
+    use crate::plan::plan;
+    use crate::select::select_by;
+
+    /// Two products of sums, so that buffers come and go; a packed weight; a product with scratch memory on a GPU.
+    const GRAPH: &str = r#"graph "g" {
+  symbol n = input 0 axis 0, 1..2..4
+  input %0 "x" f16[n, 512]
+  const %1 "w" f16[512, 512] = init "w"
+  %2 "a" f16[n, 512] = matmul(%0, %1) from "A"
+  %3 "b" f16[n, 512] = matmul(%2, %1) from "B"
+  %4 "c" f16[n, 512] = pointwise(%2, %3) { in f16 f16; s0 = add f16 in0 in1; out s0 } from "C"
+  %5 "d" f16[n, 512] = matmul(%4, %1) from "D"
+  output "d" %5
+}"#;
+
+    fn planned(target: &str) -> Plan {
+        let weight = |_: &str| Some(vec![0u8; 2 * 512 * 512].into());
+        let graph = text::parse(GRAPH, &weight).expect("a graph");
+        let program = lower(&graph, target.parse::<Target>().expect("a target")).expect("kernels");
+        plan(select_by(program, &mut |_, candidates| {
+            candidates.iter().position(|candidate| !candidate.workspace.is_empty()).unwrap_or(0)
+        }))
+    }
+
+    fn offset(plan: &mut Plan, name: &str) -> (BufferId, u64) {
+        let tensor = plan.chosen.program.tensors.iter().find(|tensor| &*tensor.name == name).expect("a tensor");
+        (tensor.buffer, plan.arenas[0].offsets[&tensor.buffer])
+    }
+
+    /// Says that a plan is good, and no longer behind `damage`.
+    fn notices(target: &str, damage: impl FnOnce(&mut Plan), expected: &str) {
+        let mut plan = planned(target);
+        check(plan.clone()).expect("a good plan");
+        damage(&mut plan);
+        let errors = check(plan).map(|_| ()).expect_err(expected).join("; ");
+        assert!(errors.contains(expected), "{errors}");
+    }
+
+    #[test]
+    fn a_buffer_in_the_place_of_one_that_is_read_later() {
+        notices(
+            "cpu",
+            |plan| {
+                let (_, a) = offset(plan, "a");
+                let (b, _) = offset(plan, "b");
+                plan.arenas[0].offsets.insert(b, a);
+            },
+            "is not intact",
+        );
+    }
+
+    #[test]
+    fn a_step_before_its_operands_are_there() {
+        notices("cpu", |plan| plan.chosen.program.segments[1].swap(0, 1), "is not intact");
+    }
+
+    #[test]
+    fn a_buffer_without_a_place_or_with_a_crooked_one() {
+        let without = |plan: &mut Plan| {
+            let (a, _) = offset(plan, "a");
+            plan.arenas[0].offsets.remove(&a);
+        };
+        notices("cpu", without, "has 0 places");
+        let crooked = |plan: &mut Plan| {
+            let (a, at) = offset(plan, "a");
+            plan.arenas[0].offsets.insert(a, at + 4);
+        };
+        notices("cpu", crooked, "does not fit");
+    }
+
+    #[test]
+    fn an_arena_or_a_weight_file_that_is_too_short() {
+        notices("cpu", |plan| plan.arenas[0].bytes -= 256, "does not fit");
+        notices("cpu", |plan| plan.weight_bytes -= 256, "does not fit");
+    }
+
+    #[test]
+    fn a_tensor_that_is_larger_than_its_buffer() {
+        let grown = |plan: &mut Plan| {
+            let tensor = plan.chosen.program.tensors.iter_mut().find(|tensor| &*tensor.name == "a").expect("a tensor");
+            tensor.ty.dims[1] = Expr::constant(1 << 20);
+        };
+        notices("cpu", grown, "does not fit");
+    }
+
+    #[test]
+    fn scratch_memory_that_is_missing_or_shared() {
+        assert!(!planned("sm_90a").scratch.is_empty(), "the graph shows nothing: no candidate with scratch memory");
+        notices("sm_90a", |plan| plan.scratch.clear(), "needs other scratch memory");
+        let shared = |plan: &mut Plan| {
+            let scratch = plan.scratch[0].buffer;
+            let (_, at) = offset(plan, "a");
+            plan.arenas[0].offsets.insert(scratch, at);
+        };
+        notices("sm_90a", shared, "is not intact");
     }
 }
