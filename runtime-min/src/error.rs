@@ -1,6 +1,7 @@
 //! What can go wrong when a compiled model is loaded or run.
 
 use crate::dtype::DType;
+use crate::op::MAX_RANK;
 use crate::table::{Arch, Range};
 
 /// An error of this crate.
@@ -15,13 +16,17 @@ pub enum Error {
     InputType { input: String, expected: DType, given: DType },
     /// An input has another rank, or another extent where the model fixes it. `expected` spells symbols by name.
     InputShape { input: String, expected: String, given: Vec<usize> },
+    /// A tensor has more axes than [`crate::op::MAX_RANK`].
+    Rank { given: usize },
     /// A slice is not as long as its shape says.
     Length { tensor: String, expected: usize, given: usize },
+    /// Bytes or a buffer that are not as long as the tensor.
+    Bytes { tensor: String, expected: usize, given: usize },
     /// A dimension is outside of every optimization profile.
     OutsideProfiles { symbol: String, given: i64, ranges: Vec<Range> },
     /// Two extents that the model needs equal (or broadcastable) are not.
     Constraint { why: String, left: i64, right: i64 },
-    /// The weights are not the ones this model was compiled with.
+    /// The weights have another length than those that this model was compiled with.
     Weights { expected_bytes: u64, given_bytes: u64 },
     /// A file could not be read.
     Io { path: String, source: std::io::Error },
@@ -31,10 +36,17 @@ pub enum Error {
     TargetNotBuilt { target: &'static str, feature: &'static str },
     /// The plan holds a step that this target has no function for; compile the model again with this version.
     Unsupported { step: String, why: String },
-    /// An index operand (of a gather, scatter, slice) is out of range.
+    /// An index operand (of a gather, scatter, slice) is out of range. The `cpu` target tells; kernels of a GPU clamp the
+    /// index, or leave the element out, and tell nothing.
     Index { step: String, index: i64, extent: i64 },
     /// The CUDA driver reported an error; `during` names the step or the call.
     Cuda { during: String, source: crate::cuda::DriverError },
+    /// The host has not as much memory.
+    OutOfMemory { bytes: u64 },
+    /// The model has no output of this number.
+    NoOutput { index: usize, count: usize },
+    /// An output was asked for before a run has finished.
+    NotRun,
     /// An earlier GPU error has left this session unusable; make a new one.
     Poisoned { cause: String },
     /// The call is one of targets with a device of their own.
@@ -63,6 +75,10 @@ impl core::fmt::Display for Error {
             Error::Length { tensor, expected, given } => {
                 write!(f, "the shape of `{tensor}` has {expected} elements, the slice {given}")
             }
+            Error::Bytes { tensor, expected, given } => {
+                write!(f, "`{tensor}` has {expected} bytes, {given} were given")
+            }
+            Error::Rank { given } => write!(f, "tensors have at most {MAX_RANK} axes, {given} were given"),
             Error::OutsideProfiles { symbol, given, ranges } => {
                 write!(f, "dimension `{symbol}` = {given} is outside of the optimization profiles")?;
                 for (k, range) in ranges.iter().enumerate() {
@@ -92,6 +108,11 @@ impl core::fmt::Display for Error {
                 write!(f, "{step}: index {index} is out of range for an axis of {extent}")
             }
             Error::Cuda { during, source } => write!(f, "{during}: {source}"),
+            Error::OutOfMemory { bytes } => write!(f, "there is no memory for {bytes} bytes of activations"),
+            Error::NoOutput { index, count } => {
+                write!(f, "the model has {count} outputs, output {index} was asked for")
+            }
+            Error::NotRun => write!(f, "there are no outputs: the last run did not finish, or there was none"),
             Error::Poisoned { cause } => {
                 write!(f, "an earlier error has left this session unusable, make a new one: {cause}")
             }
@@ -121,6 +142,11 @@ impl std::error::Error for Error {
             | Error::InputType { .. }
             | Error::InputShape { .. }
             | Error::Length { .. }
+            | Error::Bytes { .. }
+            | Error::Rank { .. }
+            | Error::OutOfMemory { .. }
+            | Error::NoOutput { .. }
+            | Error::NotRun
             | Error::OutsideProfiles { .. }
             | Error::Constraint { .. }
             | Error::Weights { .. }

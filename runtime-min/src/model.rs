@@ -93,10 +93,10 @@ impl<'a> Model<'a> {
     pub fn session(&self) -> Result<Session<'a>, Error> {
         let exec = match &self.engine {
             #[cfg(feature = "cpu")]
-            Engine::Cpu(engine) => Exec::Cpu(crate::cpu::Exec::new(engine.clone())),
+            Engine::Cpu(engine) => Exec::Cpu(crate::cpu::Exec::new(engine.clone())?),
             Engine::Cuda(engine) => Exec::Cuda(crate::cuda::Exec::new(engine.clone())?),
         };
-        Ok(Session { tables: self.tables, shapes: Shapes::new(self.tables), exec })
+        Ok(Session { tables: self.tables, shapes: Shapes::new(self.tables), exec, finished: false })
     }
 }
 
@@ -105,6 +105,8 @@ pub struct Session<'a> {
     tables: &'a PlanTables<'a>,
     shapes: Shapes<'a>,
     exec: Exec<'a>,
+    /// Whether the memory of the outputs holds those of the shapes.
+    finished: bool,
 }
 
 enum Exec<'a> {
@@ -133,13 +135,22 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Wrong inputs leave the session as it was; an error of the device poisons it.
     pub fn run(&mut self, inputs: &[InputRef<'_>]) -> Result<(), Error> {
-        self.check(inputs)?;
-        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        let change = self.begin(inputs)?;
         match &mut self.exec {
             #[cfg(feature = "cpu")]
-            Exec::Cpu(exec) => exec.run(&self.shapes, inputs),
-            Exec::Cuda(exec) => exec.run(&self.shapes, change, inputs),
+            Exec::Cpu(exec) => exec.run(&self.shapes, inputs)?,
+            Exec::Cuda(exec) => exec.run(&self.shapes, change, inputs)?,
         }
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Checks the inputs and takes their shapes. From here on the outputs of the last run are gone.
+    fn begin(&mut self, inputs: &[InputRef<'_>]) -> Result<Change, Error> {
+        self.check(inputs)?;
+        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        self.finished = false;
+        Ok(change)
     }
 
     fn check(&self, inputs: &[InputRef<'_>]) -> Result<(), Error> {
@@ -155,7 +166,7 @@ impl<'a> Session<'a> {
             let bytes = dtype.bytes(input.extents.count());
             if input.bytes.len() != bytes {
                 let (expected, given) = (bytes, input.bytes.len());
-                return Err(Error::Length { tensor: port.name.to_owned(), expected, given });
+                return Err(Error::Bytes { tensor: port.name.to_owned(), expected, given });
             }
         }
         Ok(())
@@ -168,8 +179,9 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// [`Error::NotOnTarget`] on the `cpu` target; [`Error::InputCount`], [`Error::OutputCount`] and
-    /// [`Error::Length`] for buffers that do not fit; else as [`Session::run`]. The buffers are then dropped.
+    /// [`Error::Bytes`] for buffers that do not fit; else as [`Session::run`]. The buffers are then dropped.
     pub fn enqueue(&mut self, extents: &[Extents], buffers: Buffers) -> Result<Pending, Error> {
+        self.exec.on_device("enqueue")?;
         let change = self.resolve(extents)?;
         self.exec.on_device("enqueue")?.enqueue(&self.shapes, change, buffers)
     }
@@ -191,6 +203,7 @@ impl<'a> Session<'a> {
         outputs: &[CuDevicePtr],
         stream: CuStream,
     ) -> Result<(), Error> {
+        self.exec.on_device("enqueue_raw")?;
         let change = self.resolve(extents)?;
         let exec = self.exec.on_device("enqueue_raw")?;
         // SAFETY: promised by the caller.
@@ -202,23 +215,29 @@ impl<'a> Session<'a> {
         if extents.len() != expected {
             return Err(Error::InputCount { expected, given: extents.len() });
         }
-        self.shapes.resolve(|k| &extents[k])
+        let change = self.shapes.resolve(|k| &extents[k])?;
+        self.finished = false;
+        Ok(change)
     }
 
-    /// Output `index` of the last run.
-    pub fn output(&self, index: usize) -> OutputRef<'_> {
-        let port = &self.tables.outputs[index];
-        self.read(port.name, port.tensor)
-    }
-
-    fn read(&self, name: &'a str, tensor: u32) -> OutputRef<'_> {
-        let extents = self.shapes.extents(tensor);
+    /// Output `index` of the last [`Session::run`].
+    ///
+    /// # Errors
+    /// [`Error::NoOutput`] for an index beyond the outputs; [`Error::NotRun`] before the first run, and behind one that
+    /// failed after it had begun.
+    pub fn output(&self, index: usize) -> Result<OutputRef<'_>, Error> {
+        let count = self.tables.outputs.len();
+        let port = self.tables.outputs.get(index).ok_or(Error::NoOutput { index, count })?;
+        if !self.finished {
+            return Err(Error::NotRun);
+        }
+        let extents = self.shapes.extents(port.tensor);
         let bytes = match &self.exec {
             #[cfg(feature = "cpu")]
-            Exec::Cpu(exec) => exec.output(&self.shapes, tensor),
-            Exec::Cuda(exec) => exec.output(&self.shapes, tensor),
+            Exec::Cpu(exec) => exec.output(&self.shapes, port.tensor),
+            Exec::Cuda(exec) => exec.output(index),
         };
-        OutputRef { name, dtype: self.tables.tensors[tensor as usize].dtype, extents, bytes }
+        Ok(OutputRef { name: port.name, dtype: self.tables.tensors[port.tensor as usize].dtype, extents, bytes })
     }
 
     /// Runs the model like [`Session::run`] and shows `observe` every result of every step right after it was
@@ -231,13 +250,14 @@ impl<'a> Session<'a> {
         inputs: &[InputRef<'_>],
         observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
     ) -> Result<(), Error> {
-        self.check(inputs)?;
-        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
+        let change = self.begin(inputs)?;
         match &mut self.exec {
             #[cfg(feature = "cpu")]
-            Exec::Cpu(exec) => exec.run_observed(&self.shapes, inputs, observe),
-            Exec::Cuda(exec) => exec.run_observed(&self.shapes, change, inputs, observe),
+            Exec::Cpu(exec) => exec.run_observed(&self.shapes, inputs, observe)?,
+            Exec::Cuda(exec) => exec.run_observed(&self.shapes, change, inputs, observe)?,
         }
+        self.finished = true;
+        Ok(())
     }
 
     /// Runs the model like [`Session::run`], launch by launch, and shows `observe` each step's label and its
@@ -246,9 +266,11 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::NotOnTarget`] on the `cpu` target; else as [`Session::run`].
     pub fn run_profiled(&mut self, inputs: &[InputRef<'_>], observe: &mut dyn FnMut(&str, f64)) -> Result<(), Error> {
-        self.check(inputs)?;
-        let change = self.shapes.resolve(|k| &inputs[k].extents)?;
-        self.exec.on_device("run_profiled")?.run_profiled(&self.shapes, change, inputs, observe)
+        self.exec.on_device("run_profiled")?;
+        let change = self.begin(inputs)?;
+        self.exec.on_device("run_profiled")?.run_profiled(&self.shapes, change, inputs, observe)?;
+        self.finished = true;
+        Ok(())
     }
 
     /// Where the time of the last run went; `None` where the target does not measure it.

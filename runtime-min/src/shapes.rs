@@ -27,16 +27,35 @@ pub struct Extents {
 }
 
 impl Extents {
-    /// The extents in `dims`, at most [`MAX_RANK`] of them.
-    pub fn new(dims: &[usize]) -> Extents {
-        let mut out = Extents { rank: dims.len(), dims: [1; MAX_RANK] };
-        out.dims[..dims.len()].copy_from_slice(dims);
+    /// The extents in `dims`. More than [`MAX_RANK`] of them do not compile; `try_from` takes a slice.
+    pub fn new<const N: usize>(dims: &[usize; N]) -> Extents {
+        const { assert!(N <= MAX_RANK, "a tensor has at most MAX_RANK axes") };
+        let mut out = Extents { rank: N, dims: [1; MAX_RANK] };
+        out.dims[..N].copy_from_slice(dims);
         out
     }
 
-    /// The number of elements.
+    /// These extents, but for axis `axis`.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn with(mut self, axis: usize, extent: usize) -> Extents {
+        self.dims[..self.rank][axis] = extent;
+        self
+    }
+
+    /// The number of elements; as many as there can be where the product is beyond them.
     pub fn count(&self) -> usize {
-        self.iter().product()
+        self.iter().fold(1, |count, &extent| count.saturating_mul(extent))
+    }
+}
+
+impl TryFrom<&[usize]> for Extents {
+    type Error = Error;
+
+    fn try_from(dims: &[usize]) -> Result<Extents, Error> {
+        let mut out = Extents { rank: dims.len(), dims: [1; MAX_RANK] };
+        let Some(kept) = out.dims.get_mut(..dims.len()) else { return Err(Error::Rank { given: dims.len() }) };
+        kept.copy_from_slice(dims);
+        Ok(out)
     }
 }
 
@@ -120,7 +139,7 @@ impl<'a> Shapes<'a> {
             }
         }
         if !same {
-            self.check_constraints()?;
+            self.check_constraints(PlanTables::MAIN)?;
         }
         Ok(match (same, before == self.profile) {
             (true, _) => Change::None,
@@ -152,8 +171,12 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    fn check_constraints(&self) -> Result<(), Error> {
-        for constraint in self.tables.constraints {
+    /// Checks what segment `segment` relies on; a branch's constraints are checked when it is taken.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`] with the first that does not hold.
+    pub fn check_constraints(&self, segment: usize) -> Result<(), Error> {
+        for constraint in self.tables.constraints.iter().filter(|constraint| constraint.segment as usize == segment) {
             let (left, right) = (self.dim(constraint.left), self.dim(constraint.right));
             let holds = match constraint.kind {
                 ConstraintKind::Equal => left == right,
@@ -271,6 +294,13 @@ mod tests {
     }
 
     #[test]
+    fn extents_have_bounds() {
+        assert!(matches!(Extents::try_from(&[1; 9][..]), Err(Error::Rank { given: 9 })));
+        assert_eq!(Extents::try_from(&[2, 3][..]).unwrap(), Extents::new(&[2, 3]));
+        assert_eq!(Extents::new(&[usize::MAX, 2]).count(), usize::MAX);
+    }
+
+    #[test]
     fn division_rounds_down() {
         assert_eq!(floor_div(-1, 2), -1);
         assert_eq!(floor_div(7, -2), -4);
@@ -281,7 +311,7 @@ mod tests {
     #[test]
     fn refused_shapes_leave_the_last_ones() {
         use crate::table::{Formula, Place, Port, Range, Segment, Symbol, Target, Tensor};
-        use crate::{DType, Error};
+        use crate::DType;
         let ranges = [Range { min: 1, opt: 1, max: 4 }];
         let dims = [Dim::Slot(0), Dim::Const(3)];
         let code = [FormulaOp::Symbol(0)];

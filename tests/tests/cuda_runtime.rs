@@ -152,7 +152,7 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 
 fn run(session: &mut Session<'_>, x: &[f32]) -> Result<Vec<f32>, Error> {
     session.run(&[InputRef::new(x, Extents::new(&[x.len()]))])?;
-    Ok(session.output(0).data::<f32>()?.to_vec())
+    Ok(session.output(0)?.data::<f32>()?.to_vec())
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn device_buffers(device: &Arc<Device>) -> Result<(), Error> {
     session.run_profiled(&inputs, &mut |label, ms| steps.push((label.to_owned(), ms)))?;
     println!("{steps:?}");
     assert!(steps.len() == 2 && steps.iter().all(|(_, ms)| *ms > 0.0));
-    assert_eq!(session.output(0).data::<f32>()?, shifted(n));
+    assert_eq!(session.output(0)?.data::<f32>()?, shifted(n));
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use lapidary::select::select_by;
 use lapidary_runtime::cuda::Device;
 use lapidary_runtime::op::Math;
 use lapidary_runtime::table::{self, ArchKind, Images};
-use lapidary_runtime::{DType, Error, Extents, InputRef, LaunchMode, Model, Options, Weights};
+use lapidary_runtime::{DType, Error, InputRef, LaunchMode, Model, Options, Weights};
 use lapidary_templates::{Arch, Kind, Problem, Source};
 use lapidary_tests::problems::{self, Spread};
 
@@ -321,13 +321,13 @@ fn one(case: &Case, number: usize, arch: Arch, code: &BTreeMap<String, Vec<u8>>)
     let mut session = model.session().map_err(said)?;
     let mut worst = 0.0_f64;
     for (set, (inputs, expected)) in case.runs.iter().enumerate() {
-        let refs: Vec<InputRef<'_>> = inputs
+        let refs = inputs
             .iter()
-            .map(|tensor| InputRef::from_bytes(tensor.dtype, Extents::new(&tensor.dims), &tensor.bytes))
-            .collect();
-        session.run(&refs).map_err(said)?;
+            .map(|x| Ok(InputRef::from_bytes(x.dtype, x.dims.as_slice().try_into()?, &x.bytes)))
+            .collect::<Result<Vec<_>, Error>>();
+        session.run(&refs.map_err(said)?).map_err(said)?;
         for (k, expected) in expected.iter().enumerate() {
-            let output = session.output(k);
+            let output = session.output(k).map_err(said)?;
             let given = Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec())?;
             let tolerance = tolerance(&case.problem, expected.dtype, &values(set));
             let distance = distance(&given, expected, tolerance);

@@ -49,7 +49,7 @@ impl Bench {
         let nodes = compiled.plans.first().map_or(0, |plan| plan.plan.step_count());
         let samples = engine::with_session(&compiled, launch, |session, _| {
             session.set_timing(TimingMode::On)?;
-            let inputs = run::refs(&inputs);
+            let inputs = run::refs(&inputs)?;
             let warm = Instant::now();
             while warm.elapsed() < Duration::from_millis(self.warm_up) {
                 session.run(&inputs)?;

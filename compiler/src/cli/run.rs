@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lapidary::ir::eval::{self, Tensor};
 use lapidary::{Options, onnx};
-use lapidary_runtime::{Extents, InputRef, LaunchMode, Session};
+use lapidary_runtime::{InputRef, LaunchMode, Session};
 
 use super::engine::{self, Place};
 use super::{Failure, ModelArgs, npy};
@@ -85,20 +85,20 @@ fn outputs(
     }
     let compiled = engine::compile(model, place, options)?;
     engine::with_session(&compiled, LaunchMode::default(), |session, tables| {
-        session.run(&refs(inputs))?;
+        session.run(&refs(inputs)?)?;
         let names = tables.outputs.iter().map(|port| port.name.to_owned());
         names.enumerate().map(|(k, name)| Ok((name, output(session, k)?))).collect()
     })
 }
 
 /// Tensors as the runtime takes them.
-pub fn refs(inputs: &[Tensor]) -> Vec<InputRef<'_>> {
-    inputs.iter().map(|tensor| InputRef::from_bytes(tensor.dtype, Extents::new(&tensor.dims), &tensor.bytes)).collect()
+pub fn refs(inputs: &[Tensor]) -> Result<Vec<InputRef<'_>>, Failure> {
+    inputs.iter().map(|x| Ok(InputRef::from_bytes(x.dtype, x.dims.as_slice().try_into()?, &x.bytes))).collect()
 }
 
 /// An output of the session's last run.
 pub fn output(session: &Session<'_>, index: usize) -> Result<Tensor, Failure> {
-    let output = session.output(index);
+    let output = session.output(index)?;
     Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec())
         .map_err(|error| Failure::Result(format!("error: {error}")))
 }

@@ -99,7 +99,7 @@ impl Verify {
         engine::with_session(&compiled, launch, |session, tables| {
             let mut checks = Vec::new();
             for (number, case) in cases.iter().enumerate() {
-                session.run(&run::refs(&case.inputs))?;
+                session.run(&run::refs(&case.inputs)?)?;
                 let outputs: Vec<Tensor> =
                     (0..tables.outputs.len()).map(|k| run::output(session, k)).collect::<Result<_, _>>()?;
                 for (port, given) in tables.outputs.iter().zip(&outputs) {
@@ -112,7 +112,7 @@ impl Verify {
                     continue;
                 }
                 let mut off = Vec::new();
-                session.run_observed(&run::refs(&case.inputs), &mut |label, tensor, output| {
+                session.run_observed(&run::refs(&case.inputs)?, &mut |label, tensor, output| {
                     let Some(inner) = program.tensors.get(tensor as usize) else { return };
                     let Some(expected) = expected.get(&*inner.name) else { return };
                     let given = Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec());

@@ -291,7 +291,7 @@ fn session(interface: &Interface) -> TokenStream {
             #docs_run
             pub fn run(&mut self, #argument: &Inputs<'_>) -> Result<Outputs<'_>, Error> {
                 self.0.run(&[#(#inputs),*])?;
-                #(let #fields = self.0.output(#read);)*
+                #(let #fields = self.0.output(#read)?;)*
                 Ok(Outputs { #(#values),* })
             }
 

@@ -11,7 +11,7 @@ use crate::shapes::Shapes;
 use crate::table::{Place, PlanTables};
 use crate::view::{InputRef, OutputRef};
 
-/// The memory of a session. It is allocated at the first run, for the largest profile, and kept.
+/// The memory of a session, for the largest profile.
 pub struct Exec<'a> {
     engine: Arc<Engine<'a>>,
     arena: Buffer,
@@ -20,8 +20,12 @@ pub struct Exec<'a> {
 
 impl<'a> Exec<'a> {
     /// A session of `engine`.
-    pub fn new(engine: Arc<Engine<'a>>) -> Exec<'a> {
-        Exec { engine, arena: Buffer::default(), scratch: Scratch::default() }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(engine: Arc<Engine<'a>>) -> Result<Exec<'a>, Error> {
+        let bytes = engine.tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
+        Ok(Exec { arena: Buffer::new(bytes)?, engine, scratch: Scratch::default() })
     }
 
     /// Runs the plan on `inputs`, whose types and shapes are those of `shapes`.
@@ -43,10 +47,6 @@ impl<'a> Exec<'a> {
         observe: &mut dyn FnMut(&str, u32, OutputRef<'_>),
     ) -> Result<(), Error> {
         let tables = self.engine.tables;
-        if self.arena.len() == 0 {
-            let bytes = tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
-            self.arena = Buffer::new(usize::try_from(bytes).unwrap_or(usize::MAX));
-        }
         let mut memory = self.engine.memory(shapes, &mut self.arena);
         for (port, input) in tables.inputs.iter().zip(inputs) {
             let tensor = memory.write(port.tensor);

@@ -5,8 +5,10 @@
 //! are safe code. Pointwise steps, which may work in place, take [`Raw`] tensors instead.
 
 use core::marker::PhantomData;
+use std::alloc::{Layout, alloc_zeroed};
 
 use crate::dtype::{BF16, DType, Element, F16};
+use crate::error::Error;
 use crate::shapes::{Extents, Shapes};
 use crate::table::{NONE, Place, PlanTables, Step};
 
@@ -41,9 +43,25 @@ impl Buffer {
     /// The alignment of a buffer and of every tensor.
     pub const ALIGN: usize = 256;
 
-    /// At least `bytes` zeros.
-    pub fn new(bytes: usize) -> Buffer {
-        Buffer { blocks: vec![Block([0; Buffer::ALIGN]); bytes.div_ceil(Buffer::ALIGN)] }
+    /// At least `bytes` zeros, which take physical memory as they are touched.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(bytes: u64) -> Result<Buffer, Error> {
+        let failed = Error::OutOfMemory { bytes };
+        let Ok(count) = usize::try_from(bytes.div_ceil(Buffer::ALIGN as u64)) else { return Err(failed) };
+        if count == 0 {
+            return Ok(Buffer::default());
+        }
+        let Ok(layout) = Layout::array::<Block>(count) else { return Err(failed) };
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) }.cast::<Block>();
+        if start.is_null() {
+            return Err(failed);
+        }
+        // SAFETY: allocated just now by the global allocator with the layout of as many blocks, and all of it zeros,
+        // which are blocks.
+        Ok(Buffer { blocks: unsafe { Vec::from_raw_parts(start, count, count) } })
     }
 
     /// The number of bytes.
@@ -219,6 +237,11 @@ impl<'m> Memory<'m> {
         };
         let arena = Region { start: arena.bytes_mut().as_mut_ptr(), len: arena.len() };
         Memory { tables, shapes, weights, derived, arena, unique: PhantomData }
+    }
+
+    /// The shapes at hand.
+    pub fn shapes(&self) -> &'m Shapes<'m> {
+        self.shapes
     }
 
     /// Tensor `index` by address, inside its region.

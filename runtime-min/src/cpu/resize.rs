@@ -8,7 +8,6 @@ use crate::cpu::memory::{Buffer, Plain, Scratch, Tensor, TensorMut};
 use crate::cpu::simd::vectorize;
 use crate::dtype::DType;
 use crate::op::{CoordinateMode, MAX_RANK, NearestMode, Resize, ResizeMode};
-use crate::shapes::Extents;
 
 /// The resizing of one axis.
 #[derive(Clone, Copy)]
@@ -175,8 +174,11 @@ fn roi_value(roi: &Tensor<'_>, k: usize) -> f64 {
     f64::from(roi.data::<f32>()[k])
 }
 
-/// The bits of a value in a numeric type.
+/// The bits of a value in a numeric type, or of whether it is not 0.
 fn bits_of(dtype: DType, value: f64) -> u64 {
+    if dtype == DType::Bool {
+        return u64::from(value != 0.0);
+    }
     let mut word = [0u64];
     number!(dtype, T => {
         let to: &mut [T] = crate::cpu::memory::cast_mut(crate::cpu::memory::bytes_of_mut(&mut word));
@@ -258,10 +260,7 @@ fn interpolated<A: Arith>(
                 None => places[part].fill(u64::MAX),
             }
         }
-        let mut next = [1; MAX_RANK];
-        next[..dims.len()].copy_from_slice(&dims);
-        next[k] = axis.output;
-        let next = Extents::new(&next[..dims.len()]);
+        let next = dims.with(k, axis.output);
         let line = Line {
             input: axis.input,
             inner: dims[k + 1..].iter().product(),

@@ -36,13 +36,13 @@ impl Random {
 /// A tensor over a slice.
 pub fn tensor<'t, T: Element + Plain>(data: &'t [T], dims: &[usize]) -> Tensor<'t> {
     assert_eq!(data.len(), dims.iter().product::<usize>());
-    Tensor { dtype: T::DTYPE, dims: Extents::new(dims), bytes: bytes_of(data) }
+    Tensor { dtype: T::DTYPE, dims: Extents::try_from(dims).unwrap(), bytes: bytes_of(data) }
 }
 
 /// A tensor over a slice, to be written.
 pub fn tensor_mut<'t, T: Element + Plain>(data: &'t mut [T], dims: &[usize]) -> TensorMut<'t> {
     assert_eq!(data.len(), dims.iter().product::<usize>());
-    TensorMut { dtype: T::DTYPE, dims: Extents::new(dims), bytes: bytes_of_mut(data) }
+    TensorMut { dtype: T::DTYPE, dims: Extents::try_from(dims).unwrap(), bytes: bytes_of_mut(data) }
 }
 
 /// Asserts that two slices agree to `tolerance`, relative to the larger of 1 and the expected value.

@@ -85,7 +85,7 @@ fn init_steps_fill_the_derived_memory_once() {
         let mut session = model.session().unwrap();
         for factor in [1.0, 2.0] {
             session.run(&[input(&[factor, -factor])]).unwrap();
-            assert_eq!(session.output(0).data::<f32>().unwrap(), [6.0 * factor, -10.0 * factor]);
+            assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), [6.0 * factor, -10.0 * factor]);
         }
     }
 }
@@ -115,8 +115,41 @@ fn a_condition_picks_its_segment() {
         let flag = [condition];
         let flag = InputRef::from_bytes(DType::Bool, scalar, &flag);
         session.run(&[flag, input(&[1.0, 2.0])]).unwrap();
-        assert_eq!(session.output(0).data::<f32>().unwrap(), expected);
+        assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), expected);
     }
+}
+
+#[test]
+fn calls_that_make_no_sense_are_errors() {
+    let tables = PlanTables {
+        tensors: &[tensor(F, TWO, Place::Arena(0)), tensor(F, TWO, Place::Arena(1))],
+        inputs: &[Port { name: "x", tensor: 0 }],
+        outputs: &[Port { name: "y", tensor: 1 }],
+        segments: &[Segment { steps: &[] }, Segment { steps: &[step(Action::Cpu(CpuOp::Copy), &[0], &[1])] }],
+        ..FIXED
+    };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    let mut session = model.session().unwrap();
+    assert!(model.device().is_none());
+    assert!(matches!(session.output(0), Err(Error::NotRun)));
+    session.run(&[input(&[1.0, 2.0])]).unwrap();
+    assert!(matches!(session.output(1), Err(Error::NoOutput { index: 1, count: 1 })));
+    // What is refused leaves the last outputs.
+    assert!(matches!(session.run(&[input(&[1.0])]), Err(Error::InputShape { .. })));
+    let short = InputRef::from_bytes(F, Extents::new(&[2]), &[0; 7]);
+    assert!(matches!(session.run(&[short]), Err(Error::Bytes { expected: 8, given: 7, .. })));
+    let refused = session.enqueue(&[Extents::new(&[2])], Default::default());
+    assert!(matches!(refused.err(), Some(Error::NotOnTarget { call: "enqueue", target: "cpu" })));
+    assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn an_arena_beyond_memory_is_an_error() {
+    const PROFILES: &[Profile<'static>] = &[Profile { ranges: &[], arena_bytes: u64::MAX, offsets: &[0] }];
+    let tables =
+        PlanTables { profiles: PROFILES, segments: &[Segment { steps: &[] }, Segment { steps: &[] }], ..FIXED };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    assert!(matches!(model.session().err(), Some(Error::OutOfMemory { bytes: u64::MAX })));
 }
 
 #[test]
@@ -131,7 +164,7 @@ fn other_bytes_than_0_and_1_are_no_bools() {
     let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
     let mut session = model.session().unwrap();
     session.run(&[InputRef::from_bytes(DType::Bool, Extents::new(&[2]), &[2, 0])]).unwrap();
-    assert_eq!(session.output(0).data::<bool>().unwrap(), [true, false]);
+    assert_eq!(session.output(0).unwrap().data::<bool>().unwrap(), [true, false]);
 }
 
 #[test]
@@ -159,7 +192,7 @@ fn shapes_change_from_run_to_run() {
         let x: Vec<f32> = (0..len).map(|x| x as f32).collect();
         session.run(&[input(&x)]).unwrap();
         let expected: Vec<f32> = x.iter().map(|x| -x).collect();
-        assert_eq!(session.output(0).data::<f32>().unwrap(), expected);
+        assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), expected);
     }
     assert!(matches!(session.run(&[input(&[0.0; 1000])]), Err(Error::OutsideProfiles { .. })));
 }
@@ -208,7 +241,7 @@ fn epilogues_see_bias_and_residual() {
     let b = InputRef::new(&[10.0f32, 2.0], Extents::new(&[2, 1]));
     let r = InputRef::new(&[0.0f32, 0.0, 0.0, -100.0, 0.0, 1.0, 2.0, 3.0], Extents::new(&[1, 2, 4]));
     session.run(&[x, w, b, r]).unwrap();
-    assert_eq!(session.output(0).data::<f32>().unwrap(), [13.0, 16.0, 19.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+    assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), [13.0, 16.0, 19.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
 }
 
 #[test]
@@ -232,7 +265,7 @@ fn products_without_elements_run_no_epilogue() {
     let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
     let mut session = model.session().unwrap();
     session.run(&[InputRef::new(&[] as &[f32], Extents::new(&[0, 2]))]).unwrap();
-    assert_eq!(session.output(0).dims(), [0, 2]);
+    assert_eq!(session.output(0).unwrap().dims(), [0, 2]);
 }
 
 #[test]
@@ -268,7 +301,7 @@ fn epilogues_of_integer_products_change_the_type() {
     let a = InputRef::new(&[255u8, 1, 2, 3], square);
     let b = InputRef::new(&[-128i8, 1, 0, 5], square);
     session.run(&[a, b, input(&[0.25, 0.5])]).unwrap();
-    assert_eq!(session.output(0).data::<f32>().unwrap(), [-16319.75, 130.5, -127.75, 9.0]);
+    assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), [-16319.75, 130.5, -127.75, 9.0]);
 }
 
 #[test]
@@ -320,8 +353,8 @@ fn elements_below_a_byte_are_moved() {
     let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
     let mut session = model.session().unwrap();
     session.run(&[InputRef::from_bytes(DType::U4, Extents::new(&[2, 3]), &[0x21, 0x43, 0x65])]).unwrap();
-    assert_eq!(session.output(0).bytes(), [0x41, 0x52, 0x63]);
-    assert_eq!(session.output(1).bytes(), [0x41, 0x52, 0x63, 0x41, 0x52, 0x63]);
+    assert_eq!(session.output(0).unwrap().bytes(), [0x41, 0x52, 0x63]);
+    assert_eq!(session.output(1).unwrap().bytes(), [0x41, 0x52, 0x63, 0x41, 0x52, 0x63]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::device::Device;
+use super::device::{Device, DeviceFacts};
 use super::error::DriverError;
 use super::exec::run_segment;
 use super::launch::Memory;
@@ -15,7 +15,7 @@ use super::stream::Stream;
 use crate::error::Error;
 use crate::model::{LaunchMode, Options};
 use crate::shapes::Shapes;
-use crate::table::{Action, Arch, ArchKind, Images, Place, PlanTables};
+use crate::table::{Action, Arch, ArchKind, Images, Launch, PlanTables, Step};
 use crate::weights::Weights;
 
 /// A loaded model.
@@ -77,27 +77,16 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Fills the derived weights. Results in the arena are scratch, laid out as the first profile says.
+    /// Fills the derived weights; init steps write nothing else.
     fn run_init(&self, stream: &Stream) -> Result<(), Error> {
-        let steps = self.tables.segments[PlanTables::INIT].steps;
-        if steps.is_empty() {
+        if self.tables.segments[PlanTables::INIT].steps.is_empty() {
             return Ok(());
         }
-        let in_arena = |&index: &u32| {
-            let tensor = self.tables.tensors.get(index as usize);
-            tensor.is_some_and(|tensor| matches!(tensor.place, Place::Arena(_)))
-        };
-        let scratch = if steps.iter().any(|step| step.inputs.iter().chain(step.outputs).any(in_arena)) {
-            usize::try_from(self.tables.profiles[0].arena_bytes).unwrap_or(usize::MAX)
-        } else {
-            0
-        };
-        let arena = DeviceBuffer::new(&self.device, scratch).map_err(during("packing the weights"))?;
+        let arena = DeviceBuffer::new(&self.device, 0).map_err(during("packing the weights"))?;
         let shapes = Shapes::new(self.tables);
         let memory = self.memory(&arena, 0);
         let mut args = KernelArgs::default();
         let enqueued = run_segment(self, PlanTables::INIT, &shapes, &memory, stream, &mut args, &mut |_, _| Ok(()));
-        // The scratch memory must outlive what was enqueued, also after an error.
         let done = stream.synchronize().map_err(during("packing the weights"));
         enqueued.and(done)
     }
@@ -105,27 +94,19 @@ impl<'a> Engine<'a> {
 
 /// Loads the images that fit the device best, and looks up each kernel.
 fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Function>, Error> {
-    let mut shared = vec![0; tables.kernels.len()];
-    for step in tables.segments.iter().flat_map(|segment| segment.steps) {
-        match step.action {
-            Action::Launch(launch) => {
-                let most: &mut u32 = &mut shared[launch.kernel as usize];
-                *most = launch.shared.max(*most);
-            }
-            Action::If { .. } => {}
-            Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),
-        }
+    if let Some(step) = steps(tables).find(|step| matches!(step.action, Action::Cpu(_))) {
+        return Err(during(step.label)(DriverError::NotALaunch));
     }
     if tables.kernels.is_empty() {
         return Ok(Vec::new());
     }
     let facts = device.facts();
-    let (major, minor) = facts.compute_capability;
-    let sm = major * 10 + minor;
-    let Some(images) = choose(tables.images, sm) else {
-        let available = tables.images.iter().map(|images| images.arch).collect();
-        return Err(Error::NoImage { device: facts.name.clone(), sm, available });
-    };
+    let Some((images, _)) = fit(tables, facts) else { return Err(no_image(&[tables], facts)) };
+    let mut shared = vec![0; tables.kernels.len()];
+    for launch in launches(tables) {
+        let most: &mut u32 = &mut shared[launch.kernel as usize];
+        *most = launch.shared.max(*most);
+    }
     let mut functions = Vec::with_capacity(tables.kernels.len());
     for ((kernel, code), shared) in tables.kernels.iter().zip(images.code).zip(shared) {
         let image = match images.arch.kind {
@@ -156,25 +137,50 @@ fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Fun
 pub fn best_plan<'a>(plans: &[&'a PlanTables<'a>], ordinal: u32) -> Result<&'a PlanTables<'a>, Error> {
     let device = Device::open(ordinal).map_err(during("opening the device"))?;
     let facts = device.facts();
+    let ranked = plans.iter().filter_map(|&plan| Some((fit(plan, facts)?.1, plan)));
+    let best = ranked.max_by_key(|(rank, _)| *rank);
+    best.map(|(_, plan)| plan).ok_or_else(|| no_image(plans, facts))
+}
+
+fn no_image(plans: &[&PlanTables<'_>], facts: &DeviceFacts) -> Error {
     let (major, minor) = facts.compute_capability;
-    let sm = major * 10 + minor;
-    let fit = |plan: &&PlanTables<'_>| choose(plan.images, sm).and_then(|images| rank(images.arch, sm));
-    let best = plans.iter().copied().filter(|plan| fit(plan).is_some()).max_by_key(fit);
-    best.ok_or_else(|| Error::NoImage {
-        device: facts.name.clone(),
-        sm,
-        available: plans.iter().flat_map(|plan| plan.images).map(|images| images.arch).collect(),
+    let available = plans.iter().flat_map(|plan| plan.images).map(|images| images.arch).collect();
+    Error::NoImage { device: facts.name.clone(), sm: major * 10 + minor, available }
+}
+
+/// The images of a plan that run best on a device, and how well they fit. None do if a kernel needs more shared memory
+/// than the device has: machine code for `sm_80` runs on each 8.x, but those have less of it than 8.0.
+fn fit<'t, 'a>(tables: &'t PlanTables<'a>, facts: &DeviceFacts) -> Option<(&'t Images<'a>, Rank)> {
+    let (major, minor) = facts.compute_capability;
+    let shared = launches(tables).map(|launch| launch.shared).max().unwrap_or(0);
+    if shared > facts.shared_bytes_per_block {
+        return None;
+    }
+    choose(tables.images, major * 10 + minor)
+}
+
+fn steps<'t, 'a>(tables: &'t PlanTables<'a>) -> impl Iterator<Item = &'t Step<'a>> {
+    tables.segments.iter().flat_map(|segment| segment.steps)
+}
+
+fn launches<'t, 'a>(tables: &'t PlanTables<'a>) -> impl Iterator<Item = &'t Launch<'a>> {
+    steps(tables).filter_map(|step| match &step.action {
+        Action::Launch(launch) => Some(launch),
+        Action::If { .. } | Action::Cpu(_) => None,
     })
 }
 
 /// The images that run best on compute capability `sm`.
-fn choose<'t, 'a>(images: &'t [Images<'a>], sm: u32) -> Option<&'t Images<'a>> {
-    images.iter().filter(|images| rank(images.arch, sm).is_some()).max_by_key(|images| rank(images.arch, sm))
+fn choose<'t, 'a>(images: &'t [Images<'a>], sm: u32) -> Option<(&'t Images<'a>, Rank)> {
+    images.iter().filter_map(|images| Some((images, rank(images.arch, sm)?))).max_by_key(|(_, rank)| *rank)
 }
+
+/// How well code fits a device; more is better.
+type Rank = (u32, u32);
 
 /// How well code for `arch` fits compute capability `sm`: its own machine code with its own features, then machine code
 /// of the same major version, then PTX; within a kind, the newest that still runs. `None` if it does not run.
-fn rank(arch: Arch, sm: u32) -> Option<(u32, u32)> {
+fn rank(arch: Arch, sm: u32) -> Option<Rank> {
     match arch.kind {
         ArchKind::CubinExact => (arch.sm == sm).then_some((2, arch.sm)),
         ArchKind::Cubin => (arch.sm / 10 == sm / 10 && arch.sm <= sm).then_some((1, arch.sm)),
@@ -194,7 +200,7 @@ mod tests {
 
     fn pick(archs: &[(u32, ArchKind)], sm: u32) -> Option<Arch> {
         let images: Vec<_> = archs.iter().map(|&(sm, kind)| Images { arch: Arch { sm, kind }, code: &[] }).collect();
-        choose(&images, sm).map(|images| images.arch)
+        choose(&images, sm).map(|(images, _)| images.arch)
     }
 
     #[test]

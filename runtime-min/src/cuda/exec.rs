@@ -15,6 +15,7 @@ use super::memory::{DeviceBuffer, PinnedBuffer};
 use super::module::KernelArgs;
 use super::record::Record;
 use super::stream::{Event, EventUse, Stream};
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::model::{LaunchMode, Timing, TimingMode};
 use crate::shapes::{Change, Shapes};
@@ -78,12 +79,9 @@ impl<'a> Exec<'a> {
         self.finish(enqueued)
     }
 
-    /// The bytes of output tensor `tensor` of the last run; none before the first, nor behind a run that failed
-    /// before it began.
-    pub fn output(&self, shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
-        let port = self.engine.tables.outputs.iter().position(|port| port.tensor == tensor);
-        let bytes = port.map_or(&[][..], |port| self.outputs.bytes(port));
-        if bytes.len() == shapes.bytes(tensor) { bytes } else { &[] }
+    /// The bytes of output `port` of the last run; none before the first.
+    pub fn output(&self, port: usize) -> &[u8] {
+        self.outputs.bytes(port)
     }
 
     /// Runs step by step and shows `observe` each result behind the step that wrote it.
@@ -245,7 +243,12 @@ impl<'a> Exec<'a> {
             .and_then(|()| self.outputs.lay_out(&self.stream, tables.outputs, shapes));
         result.map_err(locked)?;
         for (port, input) in inputs.iter().enumerate() {
-            self.inputs.bytes_mut(port).copy_from_slice(input.bytes);
+            let staged = self.inputs.bytes_mut(port);
+            match input.dtype {
+                // The caller's bytes may be anything; outputs that are theirs, moved, are read as 0 and 1.
+                DType::Bool => staged.iter_mut().zip(input.bytes).for_each(|(to, from)| *to = u8::from(*from != 0)),
+                _ => staged.copy_from_slice(input.bytes),
+            }
         }
         Ok(())
     }
@@ -347,6 +350,7 @@ pub(super) fn run_segment<'a>(
             Action::If { then_segment, else_segment } => {
                 let taken = read_condition(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
                 let branch = if taken { then_segment } else { else_segment };
+                shapes.check_constraints(*branch as usize)?;
                 run_segment(engine, *branch as usize, shapes, memory, stream, args, observe)?;
             }
             Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),

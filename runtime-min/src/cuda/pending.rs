@@ -62,7 +62,7 @@ impl<'a> Exec<'a> {
     /// longer. Returns at once (a plan with branches waits for its conditions).
     ///
     /// # Errors
-    /// [`Error::InputCount`] and [`Error::OutputCount`], [`Error::Length`] for a buffer that is too short,
+    /// [`Error::InputCount`] and [`Error::OutputCount`], [`Error::Bytes`] for a buffer that is too short,
     /// [`Error::Poisoned`] after an earlier failure; else the driver's. The buffers are then dropped.
     pub fn enqueue(&mut self, shapes: &Shapes<'a>, change: Change, buffers: Buffers) -> Result<Pending, Error> {
         let engine = self.engine.clone();
@@ -176,7 +176,7 @@ fn check_lengths(ports: &[Port<'_>], shapes: &Shapes<'_>, buffers: &[DeviceBuffe
     for (port, buffer) in ports.iter().zip(buffers) {
         let expected = shapes.bytes(port.tensor);
         if buffer.len() < expected {
-            return Err(Error::Length { tensor: port.name.to_owned(), expected, given: buffer.len() });
+            return Err(Error::Bytes { tensor: port.name.to_owned(), expected, given: buffer.len() });
         }
     }
     Ok(())

@@ -165,7 +165,7 @@ impl Rig {
     fn run(&mut self, x: &[f32]) -> Result<Vec<f32>, Error> {
         let change = self.resolve(x.len());
         self.exec.run(&self.shapes, change, &[InputRef::new(x, Extents::new(&[x.len()]))])?;
-        let bytes = self.exec.output(&self.shapes, 2);
+        let bytes = self.exec.output(0);
         Ok(bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 }
@@ -182,7 +182,7 @@ fn expected(n: usize) -> Vec<f32> {
 fn both_modes_compute_every_shape_of_every_profile() {
     for mode in [LaunchMode::Graph, LaunchMode::Stream] {
         let mut rig = Rig::new(&PLAIN_TABLES, false, mode);
-        assert!(rig.exec.output(&rig.shapes, 2).is_empty(), "before the first run");
+        assert!(rig.exec.output(0).is_empty(), "before the first run");
         for n in [8, 8, 3, 64, 0, 5, 100, 128, 7, 0, 0, 100, 65] {
             assert_eq!(rig.run(&ramp(n)).expect("runs"), expected(n), "{mode:?}, n = {n}");
         }
@@ -313,7 +313,7 @@ fn enqueue_hands_the_buffers_back() {
     let change = rig.resolve(3);
 
     let short = Buffers { inputs: vec![buffer(8)], outputs: vec![buffer(12)] };
-    let Err(Error::Length { expected: 12, given: 8, .. }) = rig.exec.enqueue(&rig.shapes, change, short) else {
+    let Err(Error::Bytes { expected: 12, given: 8, .. }) = rig.exec.enqueue(&rig.shapes, change, short) else {
         panic!("accepted a short buffer")
     };
     let before = with(|fake| fake.waits);
@@ -368,6 +368,17 @@ fn no_image_for_the_device_is_told_by_name() {
     let loaded = Engine::load_on(&device(), &TABLES, Weights::borrowed(&bytes), LaunchMode::Graph);
     let error = loaded.err().expect("no image");
     assert_eq!(error.to_string(), "no kernels for Fake GPU (sm_90) in this crate; it holds sm_80");
+}
+
+#[test]
+fn a_kernel_that_needs_more_shared_memory_than_there_is_fits_no_device() {
+    const LARGE: Launch<'static> =
+        Launch { kernel: 0, grid: [BLOCKS, ONE, ONE], block: [4, 1, 1], shared: 1 << 20, params: TIMES_2 };
+    const STEP: Step<'static> = Step { action: Action::Launch(LARGE), ..DOUBLE };
+    static TABLES: PlanTables<'static> = tables(&[Segment { steps: &[] }, Segment { steps: &[STEP] }]);
+    let bytes = weights(false);
+    let loaded = Engine::load_on(&device(), &TABLES, Weights::borrowed(&bytes), LaunchMode::Graph);
+    assert!(matches!(loaded.err(), Some(Error::NoImage { .. })));
 }
 
 #[test]

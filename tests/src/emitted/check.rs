@@ -1,12 +1,11 @@
 //! Saved cases: `case_K/input_N.npy` go in, `case_K/output_N.npy` must come out, bit by bit.
 
-use std::error::Error;
 use std::path::Path;
 
-use lapidary_runtime::{DType, Extents, InputRef, Session};
+use lapidary_runtime::{DType, Error, InputRef, Session};
 
 /// Runs every case in `folder`, one after the other, on one session.
-pub fn cases(session: &mut Session<'_>, folder: &str) -> Result<(), Box<dyn Error>> {
+pub fn cases(session: &mut Session<'_>, folder: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut count = 0;
     loop {
         let case = Path::new(folder).join(format!("case_{count}"));
@@ -14,13 +13,13 @@ pub fn cases(session: &mut Session<'_>, folder: &str) -> Result<(), Box<dyn Erro
             break;
         }
         let inputs = arrays(&case, "input")?;
-        let inputs: Vec<InputRef<'_>> = inputs
+        let inputs = inputs
             .iter()
-            .map(|array| InputRef::from_bytes(array.dtype, Extents::new(&array.dims), array.data()))
-            .collect();
+            .map(|array| Ok(InputRef::from_bytes(array.dtype, array.dims.as_slice().try_into()?, array.data())))
+            .collect::<Result<Vec<_>, Error>>()?;
         session.run(&inputs)?;
         for (k, expected) in arrays(&case, "output")?.iter().enumerate() {
-            let output = session.output(k);
+            let output = session.output(k)?;
             if output.dims() != expected.dims || output.bytes() != expected.data() {
                 return Err(
                     format!("output {k} of case {count} differs: {:?}, {:?}", output.dims(), expected.dims).into()
@@ -50,7 +49,7 @@ impl Array {
     }
 }
 
-fn arrays(case: &Path, what: &str) -> Result<Vec<Array>, Box<dyn Error>> {
+fn arrays(case: &Path, what: &str) -> Result<Vec<Array>, Box<dyn std::error::Error>> {
     let mut arrays = Vec::new();
     loop {
         let path = case.join(format!("{what}_{}.npy", arrays.len()));
