@@ -105,7 +105,7 @@ impl Session {
     /// ends it.
     pub fn run(&mut self, inputs: &Inputs<'_>) -> Result<Outputs<'_>, Error> {
         self.0.run(&[inputs.image.erase()])?;
-        let logits = self.0.output(0);
+        let logits = self.0.output(0)?;
         Ok(Outputs {
             logits: View::new(logits.data()?, (Batch(logits.dims()[0]), C))?,
         })
