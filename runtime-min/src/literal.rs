@@ -195,7 +195,7 @@ structs! {
     Profile<'a> { ranges, arena_bytes, offsets }
     Range { min, opt, max }
     Formula<'a> { code, text }
-    Constraint<'a> { kind, left, right, why }
+    Constraint<'a> { segment, kind, left, right, why }
     Port<'a> { name, tensor }
     Tensor<'a> { dtype, dims, place }
     Segment<'a> { steps }

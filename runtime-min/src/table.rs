@@ -116,6 +116,9 @@ pub enum FormulaOp {
 /// An equation that a shape must satisfy.
 #[derive(Clone, Copy, Debug)]
 pub struct Constraint<'a> {
+    /// The segment that relies on it: [`PlanTables::MAIN`]'s hold of every accepted shape, those of a branch are
+    /// checked when it is taken.
+    pub segment: u32,
     pub kind: ConstraintKind,
     pub left: Dim,
     pub right: Dim,

@@ -51,7 +51,7 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
         program: Program {
             name: graph.name.clone(),
             symbols,
-            constraints: graph.constraints.clone(),
+            constraints: Vec::new(),
             buffers: Vec::new(),
             tensors: Vec::new(),
             inputs: Vec::new(),
@@ -84,6 +84,7 @@ type Tensors = BTreeMap<ValueId, TensorId>;
 impl Lowering<'_> {
     fn main(&mut self, graph: &Graph) {
         let mut tensors = Tensors::new();
+        self.constraints(graph, Program::MAIN);
         for &input in graph.inputs() {
             let tensor = self.arena_tensor(graph, input);
             tensors.insert(input, tensor);
@@ -94,6 +95,11 @@ impl Lowering<'_> {
             let tensor = self.output(graph, *value, &mut tensors);
             self.program.outputs.push((name.clone(), tensor));
         }
+    }
+
+    /// What a graph relies on is checked when its segment runs.
+    fn constraints(&mut self, graph: &Graph, segment: SegmentId) {
+        self.program.constraints.extend(graph.constraints.iter().map(|constraint| (segment, constraint.clone())));
     }
 
     /// The tensor of an output: its value's own, or a copy where that is an input, a weight, or given out already.
@@ -266,6 +272,7 @@ impl Lowering<'_> {
         let [then_segment, else_segment] = regions.map(|region| {
             self.program.segments.push(Vec::new());
             let inner = SegmentId(self.program.segments.len() as u32 - 1);
+            self.constraints(region, inner);
             let mut inside: Tensors = region.inputs().iter().copied().zip(captures.iter().copied()).collect();
             self.nodes(region, &mut inside, inner);
             for ((_, value), result) in region.outputs().iter().zip(&results) {

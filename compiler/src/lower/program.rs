@@ -23,7 +23,8 @@ pub struct SegmentId(pub u32);
 pub struct Program {
     pub name: String,
     pub symbols: Vec<(Arc<str>, Symbol)>,
-    pub constraints: Vec<Constraint>,
+    /// What must hold of the shapes when a segment runs.
+    pub constraints: Vec<(SegmentId, Constraint)>,
     pub buffers: Vec<Buffer>,
     pub tensors: Vec<Tensor>,
     pub inputs: Vec<(String, TensorId)>,

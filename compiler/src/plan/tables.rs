@@ -70,7 +70,8 @@ impl<'b> Writer<'_, 'b> {
         let constraints: Vec<Constraint<'b>> = program
             .constraints
             .iter()
-            .map(|constraint| Constraint {
+            .map(|(segment, constraint)| Constraint {
+                segment: segment.0,
                 kind: constraint.kind,
                 left: self.dim(&constraint.left),
                 right: self.dim(&constraint.right),

@@ -35,6 +35,7 @@ pub fn run_steps(
             Action::If { then_segment, else_segment } => {
                 let condition = memory.read(step.inputs[0]).bytes[0] != 0;
                 let branch = if condition { *then_segment } else { *else_segment };
+                memory.shapes().check_constraints(branch as usize)?;
                 run_steps(tables, prepared, branch as usize, memory, scratch, observe)?;
             }
             Action::Launch(_) => unreachable!("the check at load lets no launch through"),

@@ -162,7 +162,15 @@ fn positions(dims: &[usize]) -> Vec<Vec<usize>> {
 
 fn reduce(spec: &Reduce, x: &[Expr], range: Bounds<'_>) -> Option<Vec<Expr>> {
     if !spec.axes.contains(0) {
-        return Some(x.to_vec());
+        // Of one element each: what is no identity then is not followed.
+        return match spec.kind {
+            ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Max | ReduceKind::Min | ReduceKind::Prod => {
+                Some(x.to_vec())
+            }
+            ReduceKind::L1 | ReduceKind::L2 | ReduceKind::SumSquare | ReduceKind::LogSum | ReduceKind::LogSumExp => {
+                None
+            }
+        };
     }
     let fold = |start: Option<Expr>, step: &dyn Fn(Expr, &Expr) -> Expr| {
         let (first, rest) = match start {

@@ -136,6 +136,11 @@ fn vectors_are_sliced_and_reduced() {
     assert_eq!(follow(&outside, &[x()], &vector(DType::I64, 2)), None);
     let prod = Op::Reduce(Reduce { kind: ReduceKind::Prod, axes: Axes::of([0]) });
     assert_eq!(follow(&prod, &[x()], &vector(DType::I64, 1)), Some(exprs(&["12*a*b"])));
+    // Over no axis each element is a sum of one: a square is not followed, a product is the element.
+    let each = |kind| Op::Reduce(Reduce { kind, axes: Axes::of([]) });
+    let two = exprs(&["n", "2"]);
+    assert_eq!(follow(&each(ReduceKind::SumSquare), &[Some(two.clone())], &vector(DType::I64, 2)), None);
+    assert_eq!(follow(&each(ReduceKind::Prod), &[Some(two.clone())], &vector(DType::I64, 2)), Some(two));
     let max = Op::Reduce(Reduce { kind: ReduceKind::Max, axes: Axes::of([0]) });
     assert_eq!(follow(&max, &[Some(Known(Vec::new()))], &vector(DType::I64, 1)), None);
     let range = Op::Range { count: Expr::constant(3) };

@@ -1,0 +1,317 @@
+//! Whether two results of a graph are the same, as far as rounding lets them be.
+//!
+//! The allowance of an element is measured, not guessed: the graph is evaluated again and again with every operation's
+//! float operands and results moved at random by a few units in the last place, and what an element moves by is what
+//! rounding may do to it. (A sum, a product, a normalization computed in another order has the result of operands
+//! moved by a few units: Higham, "Accuracy and Stability of Numerical Algorithms", 3.1.) A decision that a rounding
+//! error can turn, such as a comparison or a truncation, moves too. What does not move must be equal.
+
+use std::collections::BTreeMap;
+
+use lapidary::ir::eval::{self, Tensor, Values};
+use lapidary::ir::{Def, Graph, Op, ValueId};
+use lapidary_runtime::DType;
+
+use super::data::Random;
+
+/// What an element may be.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// The outputs as evaluated, and what they were under each perturbation.
+    Numbers { outputs: Vec<Tensor>, moved: Vec<Vec<Tensor>> },
+    /// The evaluator refuses the inputs.
+    Refused(String),
+}
+
+/// How many perturbed evaluations measure an allowance; [`SECOND_LOOK`] where the first ones were exceeded.
+const LOOKS: u64 = 5;
+const SECOND_LOOK: u64 = 150;
+
+/// Units in the last place of an operation's type by which its operands and results move.
+const UNITS: f64 = 6.0;
+
+/// Evaluates a graph, and measures.
+pub fn expected(graph: &Graph, inputs: &[Tensor]) -> Expected {
+    let outputs = match eval::run(graph, inputs) {
+        Ok(outputs) => outputs,
+        Err(error) => return Expected::Refused(error.to_string()),
+    };
+    let moved = looks(graph, inputs, 0..LOOKS);
+    Expected::Numbers { outputs, moved }
+}
+
+fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Vec<Vec<Tensor>> {
+    let symbols = symbols(graph, inputs);
+    seeds
+        .filter_map(|seed| {
+            let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: &symbols };
+            shaker.run(graph, inputs).ok()
+        })
+        .collect()
+}
+
+/// Where `given` is not what was expected: the output's number and why. `None` if all is well.
+pub fn difference(graph: &Graph, inputs: &[Tensor], expected: &Expected, given: &[Tensor]) -> Option<String> {
+    let Expected::Numbers { outputs, moved } = expected else { return None };
+    first_difference(outputs, moved, given)?;
+    // Rare turns of a decision are found by looking harder.
+    let moved = looks(graph, inputs, LOOKS..SECOND_LOOK);
+    let (output, why) = first_difference(outputs, &moved, given)?;
+    let (name, value) = &graph.outputs()[output];
+    Some(format!("output {name} ({value}): {why}"))
+}
+
+/// Where two evaluations are not bit for bit the same; numbers that are not are as good as each other.
+pub fn bit_difference(graph: &Graph, expected: &[Tensor], given: &[Tensor]) -> Option<String> {
+    let pairs = expected.iter().zip(given).zip(graph.outputs());
+    pairs.into_iter().find_map(|((a, b), (name, value))| {
+        if (a.dtype, &a.dims) != (b.dtype, &b.dims) {
+            return Some(format!("output {name} ({value}): {}{:?}, not {}{:?}", b.dtype, b.dims, a.dtype, a.dims));
+        }
+        let (x, y) = (a.to_f64s(), b.to_f64s());
+        let width = a.dtype.bits() / 8;
+        let differs = |&k: &usize| {
+            let both_nan = x[k].is_nan() && y[k].is_nan();
+            !both_nan && a.bytes[k * width..][..width] != b.bytes[k * width..][..width]
+        };
+        let at = (0..a.count()).find(differs)?;
+        Some(format!("output {name} ({value}): element {at} is {:e}, not {:e} bit for bit", y[at], x[at]))
+    })
+}
+
+fn first_difference(outputs: &[Tensor], moved: &[Vec<Tensor>], given: &[Tensor]) -> Option<(usize, String)> {
+    outputs.iter().zip(given).enumerate().find_map(|(k, (expected, given))| {
+        if (expected.dtype, &expected.dims) != (given.dtype, &given.dims) {
+            let types = [given, expected].map(|t| format!("{}{:?}", t.dtype, t.dims));
+            return Some((k, format!("{}, not {}", types[0], types[1])));
+        }
+        let exact = !expected.dtype.is_float();
+        let (x, y) = (expected.to_f64s(), given.to_f64s());
+        let moved: Vec<Vec<f64>> = moved.iter().map(|outputs| outputs[k].to_f64s()).collect();
+        (0..x.len()).find_map(|i| {
+            let others: Vec<f64> = moved.iter().map(|values| values[i]).collect();
+            let allowed = Allowed::of(expected.dtype, x[i], &others);
+            let equal = if exact { word(expected, i) == word(given, i) } else { false };
+            (!equal && !allowed.admits(y[i])).then(|| {
+                (
+                    k,
+                    format!(
+                        "element {i} of {}{:?} is {:e}, not {:e} ({allowed:?})",
+                        given.dtype, given.dims, y[i], x[i]
+                    ),
+                )
+            })
+        })
+    })
+}
+
+fn word(tensor: &Tensor, i: usize) -> &[u8] {
+    let width = tensor.dtype.bits() / 8;
+    &tensor.bytes[i * width..][..width]
+}
+
+/// The values that an element may have.
+#[derive(Debug)]
+enum Allowed {
+    /// Anything: rounding can make it a number or not.
+    Any,
+    Nan,
+    Infinite(f64),
+    Between(f64, f64),
+}
+
+impl Allowed {
+    fn of(dtype: DType, value: f64, moved: &[f64]) -> Allowed {
+        let huge = largest(dtype) / 16.0;
+        let beyond = |v: f64| !v.is_nan() && v.abs() > huge;
+        if moved.iter().any(|other| other.is_nan() != value.is_nan()) {
+            return Allowed::Any;
+        }
+        if value.is_nan() {
+            return Allowed::Nan;
+        }
+        let all = || moved.iter().copied().chain([value]);
+        if value.is_infinite() && all().all(|other| other == value) {
+            return Allowed::Infinite(value);
+        }
+        // Near the end of the range a number and infinity are neighbours.
+        if dtype.is_float() && all().any(beyond) {
+            return Allowed::Any;
+        }
+        let (low, high) = all().fold((value, value), |(low, high), other| (low.min(other), high.max(other)));
+        let spread = high - low;
+        let own = if dtype.is_float() { 4.0 * unit(dtype) * value.abs() + smallest(dtype) } else { 0.0 };
+        Allowed::Between(low - 4.0 * spread - own, high + 4.0 * spread + own)
+    }
+
+    fn admits(&self, value: f64) -> bool {
+        match *self {
+            Allowed::Any => true,
+            Allowed::Nan => value.is_nan(),
+            Allowed::Infinite(infinite) => value == infinite,
+            Allowed::Between(low, high) => low <= value && value <= high,
+        }
+    }
+}
+
+fn unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 2f64.powi(-52),
+        DType::F16 => 2f64.powi(-10),
+        DType::BF16 => 2f64.powi(-7),
+        _ => 2f64.powi(-23),
+    }
+}
+
+fn largest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::MAX,
+        DType::F16 => 65504.0,
+        _ => f64::from(f32::MAX),
+    }
+}
+
+/// What counts as nothing: a few of the smallest numbers.
+fn smallest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e-300,
+        DType::F16 => 2f64.powi(-22),
+        _ => 2f64.powi(-126),
+    }
+}
+
+fn symbols(graph: &Graph, inputs: &[Tensor]) -> BTreeMap<String, i64> {
+    let mut symbols = BTreeMap::new();
+    for (name, symbol) in &graph.symbols {
+        if let lapidary::ir::SymbolSource::Input { input, axis } = symbol.source {
+            symbols.insert(name.to_string(), inputs[input].dims[axis] as i64);
+        }
+    }
+    symbols
+}
+
+/// Evaluates a graph with moved operands and results.
+struct Shaker<'s> {
+    random: Random,
+    symbols: &'s BTreeMap<String, i64>,
+}
+
+impl Shaker<'_> {
+    fn run(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+        let mut values: BTreeMap<ValueId, Tensor> =
+            graph.inputs().iter().copied().zip(inputs.iter().cloned()).collect();
+        for id in graph.order() {
+            let node = graph.node(id);
+            let operands: Vec<Option<Tensor>> =
+                node.inputs.iter().map(|value| value.map(|value| tensor(graph, &values, value))).collect();
+            let results = match &node.op {
+                Op::If { then_region, else_region } => {
+                    let operands: Vec<Tensor> = operands.into_iter().flatten().collect();
+                    let region = if operands[0].to_i64s()[0] != 0 { then_region } else { else_region };
+                    self.run(&region.0, &operands[1..])?
+                }
+                op => self.node(op, operands)?,
+            };
+            for (value, result) in node.outputs.iter().zip(results) {
+                if let Some(value) = value {
+                    values.insert(*value, result);
+                }
+            }
+        }
+        Ok(graph.outputs().iter().map(|(_, value)| tensor(graph, &values, *value)).collect())
+    }
+
+    fn node(&mut self, op: &Op, operands: Vec<Option<Tensor>>) -> Result<Vec<Tensor>, String> {
+        let rounds = rounds(op);
+        let moved: Vec<Option<Tensor>> = match rounds {
+            Rounds::No => operands,
+            Rounds::Yes => operands.into_iter().map(|x| x.map(|x| self.shake(x, 0.0))).collect(),
+        };
+        let operands: Vec<Option<&Tensor>> = moved.iter().map(Option::as_ref).collect();
+        let symbols = self.symbols;
+        let results = eval::eval_node(op, &operands, &|name| symbols.get(name).copied().unwrap_or(-1))?;
+        Ok(match rounds {
+            Rounds::No => results,
+            Rounds::Yes => {
+                // States are sums of gated ones of a magnitude up to 1, which may cancel.
+                let floor = if matches!(op, Op::Recurrent(_)) { 4.0 } else { 0.0 };
+                results.into_iter().map(|x| self.shake(x, floor)).collect()
+            }
+        })
+    }
+
+    /// Each element moved by a few units in the last place, its own and that of `magnitude`. An f16 may have lost small
+    /// numbers to zero and large ones to infinity, which a fused kernel would have kept.
+    fn shake(&mut self, x: Tensor, magnitude: f64) -> Tensor {
+        let Values::Float(values) = x.decode() else { return x };
+        let unit = unit(x.dtype);
+        let half = x.dtype == DType::F16;
+        let floor = if half { 2f64.powi(-24) } else { 0.0 } + UNITS * unit * magnitude;
+        let moved: Vec<f64> = values
+            .iter()
+            .map(|&v| {
+                let by = self.random.signed();
+                if half && v.is_infinite() && by > 0.0 {
+                    return largest(DType::F16).copysign(v);
+                }
+                if v == 0.0 {
+                    // Which of two zeros is the larger, and what sign a sum of nothing has, is nobody's promise.
+                    return (by * floor).abs().copysign(by);
+                }
+                let moved = v + v * by * UNITS * unit + by * floor;
+                if v.is_finite() && moved.abs() <= largest(x.dtype) { moved } else { v }
+            })
+            .collect();
+        Tensor::from_f64s(x.dtype, x.dims, &moved)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rounds {
+    /// Every element of the result is one of the operands'.
+    No,
+    Yes,
+}
+
+fn rounds(op: &Op) -> Rounds {
+    match op {
+        Op::Reshape(_)
+        | Op::Transpose(_)
+        | Op::Expand(_)
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::Extents { .. }
+        | Op::TopK { .. }
+        | Op::ArgReduce(_)
+        | Op::If { .. } => Rounds::No,
+        Op::Pointwise(_)
+        | Op::MatMul(..)
+        | Op::Conv(..)
+        | Op::ConvTranspose(..)
+        | Op::Pool(..)
+        | Op::Reduce(_)
+        | Op::Softmax(_)
+        | Op::Norm(_)
+        | Op::GroupNorm(_)
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::Resize(..)
+        | Op::Recurrent(_)
+        | Op::CumSum { .. }
+        | Op::Range { .. } => Rounds::Yes,
+    }
+}
+
+fn tensor(graph: &Graph, values: &BTreeMap<ValueId, Tensor>, value: ValueId) -> Tensor {
+    if let Some(tensor) = values.get(&value) {
+        return tensor.clone();
+    }
+    let ty = graph.ty(value);
+    let Def::Constant(constant) = &graph.value(value).def else { panic!("{value} is read before it is computed") };
+    let dims = ty.dims.iter().map(|dim| dim.as_const().unwrap_or(0) as usize).collect();
+    Tensor::new(ty.dtype, dims, constant.bytes.clone()).expect("a verified constant")
+}
