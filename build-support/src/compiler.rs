@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 
-use lapidary::emit::{self, Code, Contents, Emission, EmittedTarget, ModelFacts, Runtime};
+use lapidary::Options;
+use lapidary::emit::{self, Code, Emission, EmittedTarget, Runtime};
+use lapidary::folder::{self, Stale};
 use lapidary::ir::Range;
 use lapidary::lower::Target;
 use lapidary::onnx::{self, Model};
 use lapidary::passes::Precision;
 use lapidary::profiles::Profiles;
-use lapidary::{Compiled, Options};
 
-use crate::{Error, cuda, files};
+use crate::{Error, cargo, cuda};
 
 /// The variable that asks for types alone.
 const STUB: &str = "LAPIDARY_STUB";
@@ -29,6 +30,14 @@ pub struct Compiler {
     cuda: Option<PathBuf>,
     contents: Contents,
     out_dir: Option<PathBuf>,
+}
+
+/// What a module holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    Plans,
+    /// The types alone.
+    Stub,
 }
 
 /// What was written.
@@ -116,27 +125,28 @@ impl Compiler {
     ///
     /// # Errors
     /// Everything that is wrong with the call, or with the model; a CUDA compiler that is missing or does not know a
-    /// target; files that cannot be written.
+    /// target; files that cannot be written, or whose names cargo cannot be told.
     pub fn emit(self) -> Result<Emitted, Error> {
         // First of all: whatever fails below, correcting one of these must run the script again.
-        for variable in cuda::VARIABLES.iter().chain([&STUB]) {
+        for variable in cuda::variables().iter().map(String::as_str).chain([STUB]) {
             println!("cargo::rerun-if-env-changed={variable}");
         }
-        println!("cargo::rerun-if-changed={}", self.model.display());
+        cargo::rerun_if_changed(&self.model)?;
         let (out_dir, options) = self.checked()?;
-        let model = onnx::load(&self.model)?;
-        let folder = self.model.parent().unwrap_or(Path::new(""));
-        for location in model.external.locations() {
-            println!("cargo::rerun-if-changed={}", folder.join(location).display());
+        let mut model = onnx::load(&self.model)?;
+        let beside = self.model.parent().unwrap_or(Path::new(""));
+        for location in model.external.mapped() {
+            cargo::rerun_if_changed(&beside.join(location))?;
         }
-        let compiled = lapidary::compile(&model, &options)?;
         let asked = env::var_os(STUB).is_some_and(|value| value != "0" && !value.is_empty());
-        let contents = if asked { Contents::Stub } else { self.contents };
-        let module = self.module(&model, &compiled, contents)?;
+        let module = match if asked { Contents::Stub } else { self.contents } {
+            Contents::Plans => self.module(&model, &options)?,
+            Contents::Stub => self.stub_of(&mut model, &options)?,
+        };
         let folder = out_dir.join(&module.name);
-        files::write(&folder, &module.files)?;
+        folder::write(&folder, &module.files, Stale::Everything)?;
         let include = out_dir.join(format!("{}.rs", module.name));
-        files::write_one(&include, declaration(&module.name).as_bytes())?;
+        folder::write_one(&include, declaration(&module.name).as_bytes())?;
         Ok(Emitted {
             weights: module.files.contains_key("weights.bin").then(|| folder.join("weights.bin")),
             name: module.name,
@@ -152,7 +162,6 @@ impl Compiler {
         let mut targets = Vec::new();
         for name in &self.targets {
             match name.parse::<Target>() {
-                Ok(target) if targets.contains(&target) => {}
                 Ok(target) => targets.push(target),
                 Err(error) => wrong.push(format!("target {name:?}: {error}")),
             }
@@ -187,12 +196,13 @@ impl Compiler {
         }
     }
 
-    fn module(&self, model: &Model, compiled: &Compiled, contents: Contents) -> Result<emit::Module, Error> {
+    fn module(&self, model: &Model, options: &Options) -> Result<emit::Module, Error> {
+        let compiled = lapidary::compile(model, options)?;
         let on_gpu = compiled.plans.iter().any(|plan| plan.target != Target::Cpu);
-        let toolchain = match contents {
-            Contents::Plans if on_gpu => Some(cuda::toolchain(self.cuda.as_deref())?),
-            Contents::Plans | Contents::Stub => None,
-        };
+        let toolchain = if on_gpu { Some(cuda::toolchain(self.cuda.as_deref())?) } else { None };
+        if let Some(file) = toolchain.as_ref().and_then(|toolchain| toolchain.file()) {
+            cargo::rerun_if_changed(file)?;
+        }
         let compiler = toolchain.as_ref().map(ToString::to_string).unwrap_or_default();
         let mut cubins = Vec::new();
         for plan in &compiled.plans {
@@ -201,15 +211,28 @@ impl Compiler {
         let code = |cubins| Code::Cubins { cubins, compiler: &compiler };
         let plans = compiled.plans.iter().zip(&cubins);
         let targets: Vec<_> = plans.map(|(plan, cubins)| EmittedTarget { plan, code: code(cubins) }).collect();
-        let stem = self.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let emission = Emission {
-            package: self.name.as_deref().unwrap_or(&stem),
-            model: &facts(&self.model, model),
+        Ok(emit::module(&Emission {
+            package: &self.package(),
+            model: &lapidary::facts(&self.model, model),
             targets: &targets,
             runtime: Runtime::Version(env!("CARGO_PKG_VERSION")),
             golden: None,
-        };
-        Ok(emit::module(&emission, contents))
+        }))
+    }
+
+    /// The types follow from the imported graph: no pass, no plan. Where weights are missing, as in a checkout without
+    /// its large files, stand-ins serve: few models' types depend on what is in an external file.
+    fn stub_of(&self, model: &mut Model, options: &Options) -> Result<emit::Module, Error> {
+        if !model.external.is_complete() {
+            model.seed_weights();
+        }
+        let graph = onnx::import(model, &options.profiles)?;
+        Ok(emit::stub(&self.package(), &lapidary::facts(&self.model, model), &graph, &options.targets))
+    }
+
+    fn package(&self) -> String {
+        let stem = || self.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        self.name.clone().unwrap_or_else(stem)
     }
 }
 
@@ -218,16 +241,6 @@ fn declaration(name: &str) -> String {
     format!(
         "#[allow(clippy::all, dead_code, unused_imports)]\n#[rustfmt::skip]\n#[path = \"{name}/src/lib.rs\"]\npub mod {name};\n"
     )
-}
-
-fn facts(path: &Path, model: &Model) -> ModelFacts {
-    let producer = [model.proto.producer_name(), model.proto.producer_version()].join(" ");
-    ModelFacts {
-        file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
-        opset: model.opset("").unwrap_or(0),
-        producer: producer.trim().to_owned(),
-    }
 }
 
 fn metadata(model: &Model) -> BTreeMap<String, String> {

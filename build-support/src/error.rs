@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use lapidary::diag::Diagnostics;
+use lapidary::folder::FileError;
 
 /// An error of this crate. `Debug` prints the same text as `Display`, so that a `main` that returns it reads well.
 #[non_exhaustive]
@@ -12,7 +13,7 @@ pub enum Error {
     Model(Diagnostics),
     /// What is wrong with the call: one line each.
     Call(Vec<String>),
-    /// A file or folder that cannot be written.
+    /// A file or folder that cannot be written or removed.
     File { path: PathBuf, source: std::io::Error },
 }
 
@@ -38,6 +39,12 @@ impl std::error::Error for Error {
             Error::File { source, .. } => Some(source),
             Error::Model(_) | Error::Call(_) => None,
         }
+    }
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Error {
+        Error::File { path: error.path, source: error.source }
     }
 }
 

@@ -56,6 +56,145 @@ fn a_stub_has_types_alone() {
     assert!(text.contains("pub struct Digits") && text.contains("Err(Error::Stub {"), "{text}");
 }
 
+/// The types of a stub are those of the module.
+#[test]
+fn a_stub_is_the_module_without_its_body() {
+    let out = tempfile::tempdir().unwrap();
+    let compiler = Compiler::new(digits()).name("digits").targets(["cpu", "cpu"]).dim("batch", 1, 2, 8);
+    let module = compiler.clone().out_dir(out.path().join("module")).emit().unwrap();
+    let stub = compiler.stub().out_dir(out.path().join("stub")).emit().unwrap();
+    let text = |folder: &Path| std::fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+    let (module, stub) = (text(&module.folder), text(&stub.folder));
+    let items = |text: &str| -> Vec<String> {
+        let of_type = |line: &&str| {
+            let line = line.trim_start();
+            line.starts_with("pub ") && !line.starts_with("pub const") || line.starts_with("impl")
+        };
+        text.lines().filter(of_type).map(str::to_owned).collect()
+    };
+    assert!(items(&module).len() > 10);
+    assert_eq!(items(&module), items(&stub));
+}
+
+/// A model of a weight in an external file, at a location of its choice.
+fn external(folder: &Path, location: &str) -> PathBuf {
+    use lapidary::onnx::proto::{
+        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto, tensor_proto::DataLocation, tensor_shape_proto::Dimension,
+        tensor_shape_proto::dimension::Value as Extent, type_proto,
+    };
+    use prost::Message;
+    let dim = vec![Dimension { value: Some(Extent::DimValue(4)) }];
+    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(TensorShapeProto { dim }) };
+    let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)) };
+    let mut weight = TensorProto { name: Some("w".into()), data_type: Some(1), dims: vec![4], ..Default::default() };
+    weight.set_data_location(DataLocation::External);
+    let entry = StringStringEntryProto { key: Some("location".into()), value: Some(location.into()) };
+    weight.external_data.push(entry);
+    let node = NodeProto {
+        op_type: Some("Add".into()),
+        input: vec!["x".into(), "w".into()],
+        output: vec!["y".into()],
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        name: Some("external".into()),
+        input: vec![ValueInfoProto { name: Some("x".into()), r#type: Some(ty) }],
+        output: vec![ValueInfoProto { name: Some("y".into()), r#type: None }],
+        initializer: vec![weight],
+        node: vec![node],
+        ..Default::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(10),
+        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(21) }],
+        graph: Some(graph),
+        ..Default::default()
+    };
+    let path = folder.join("model.onnx");
+    std::fs::write(&path, model.encode_to_vec()).unwrap();
+    path
+}
+
+/// A checkout without its large files is where a stub is wanted.
+#[test]
+fn a_stub_needs_no_weights() {
+    let out = tempfile::tempdir().unwrap();
+    let model = external(out.path(), "w.bin");
+    let compiler = Compiler::new(&model).name("m").out_dir(out.path());
+    let error = compiler.clone().emit().unwrap_err();
+    assert!(error.to_string().contains("E0211"), "{error}");
+    let stub = compiler.stub().emit().unwrap();
+    let text = std::fs::read_to_string(stub.folder.join("src/lib.rs")).unwrap();
+    assert!(text.contains("pub x: View<"), "{text}");
+}
+
+/// What a build script prints, as cargo reads it: this program calls itself, as the harness keeps what a test prints.
+fn printed(model: &Path, out: &Path) -> (bool, Vec<String>) {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_build_script", "--nocapture", "--test-threads", "1"])
+        .env("LAPIDARY_BUILD_TEST_MODEL", model)
+        .env("TARGET", "x86_64-unknown-linux-gnu")
+        .env("OUT_DIR", out)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // The harness writes the test's name in front of the first line.
+    let lines = text.lines().filter_map(|line| Some(line[line.find("cargo:")?..].to_owned()));
+    (output.status.success(), lines.collect())
+}
+
+#[test]
+fn a_build_script() {
+    let Some(model) = std::env::var_os("LAPIDARY_BUILD_TEST_MODEL") else { return };
+    Compiler::new(PathBuf::from(model)).name("m").emit().unwrap();
+}
+
+#[test]
+fn cargo_is_told_of_every_file_and_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = external(folder.path(), "weights/w.bin");
+    std::fs::create_dir(folder.path().join("weights")).unwrap();
+    std::fs::write(folder.path().join("weights/w.bin"), [0; 16]).unwrap();
+    let (success, lines) = printed(&model, &folder.path().join("out"));
+    assert!(success, "{lines:?}");
+    let variables = [
+        "CUDA_HOME",
+        "NVCC",
+        "HOST_NVCC",
+        "TARGET_NVCC",
+        "NVCC_x86_64-unknown-linux-gnu",
+        "NVCC_x86_64_unknown_linux_gnu",
+        "LAPIDARY_STUB",
+    ];
+    let mut expected: Vec<String> =
+        variables.iter().map(|variable| format!("cargo::rerun-if-env-changed={variable}")).collect();
+    for file in ["model.onnx", "weights/w.bin"] {
+        expected.push(format!("cargo::rerun-if-changed={}", folder.path().join(file).display()));
+    }
+    assert_eq!(lines, expected);
+}
+
+/// A model names its external files, and must not be able to tell cargo anything else.
+#[test]
+fn a_location_is_no_directive() {
+    let hostile = "w.bin\ncargo::rustc-env=PWNED=1";
+    // Named only, and really there under this name.
+    for present in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let model = external(folder.path(), hostile);
+        if present {
+            std::fs::write(folder.path().join(hostile), [0; 16]).unwrap();
+        }
+        let (success, lines) = printed(&model, &folder.path().join("out"));
+        assert!(!success && !lines.iter().any(|line| line.contains("PWNED")), "{lines:?}");
+    }
+    // Nor is a file outside of the model's folder looked at.
+    let folder = tempfile::tempdir().unwrap();
+    let (success, lines) = printed(&external(folder.path(), "../w.bin"), &folder.path().join("out"));
+    assert!(!success && !lines.iter().any(|line| line.contains("w.bin")), "{lines:?}");
+}
+
 #[test]
 fn everything_wrong_with_a_call_is_said_at_once() {
     let out = tempfile::tempdir().unwrap();

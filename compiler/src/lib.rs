@@ -7,11 +7,14 @@
 //!       -lower-> Program -select-> Chosen -plan-> Plan -plan::check-> CheckedPlan -emit-> the files of a crate
 //! ```
 //!
-//! Each stage reads its predecessor's product and nothing else. Only passes rewrite, and only the graph. The library
-//! prints nothing and touches no file but the model's; the CLI and `lapidary-build` do.
+//! Each stage reads its predecessor's product and nothing else. Only passes rewrite, and only the graph. The stages
+//! print nothing and touch no file but the model's. Beside them stand two helpers of the CLI and of `lapidary-build`
+//! that do touch the machine, when they are called: [`kernels`] looks for a CUDA compiler and runs it, and [`folder`]
+//! writes what was emitted.
 
 pub mod diag;
 pub mod emit;
+pub mod folder;
 pub mod ir;
 pub mod kernels;
 pub mod lower;
@@ -21,7 +24,11 @@ pub mod plan;
 pub mod profiles;
 pub mod select;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use diag::{Diagnostics, Result};
+use emit::ModelFacts;
 use ir::Graph;
 use kernels::KernelSet;
 use lower::Target;
@@ -32,6 +39,7 @@ use profiles::Profiles;
 /// What a model is compiled to.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// In the order in which they are planned; one that is named twice is planned once.
     pub targets: Vec<Target>,
     pub precision: Precision,
     pub profiles: Profiles,
@@ -62,7 +70,9 @@ pub fn compile(model: &onnx::Model, options: &Options) -> Result<Compiled> {
     verified(&graph, "import");
     let (graph, report) = optimize(graph, options.precision);
     let mut errors = Diagnostics::new();
-    let plans = options.targets.iter().filter_map(|&target| errors.keep(plan_for(&graph, target))).collect();
+    let mut seen = BTreeSet::new();
+    let targets = options.targets.iter().filter(|target| seen.insert(**target));
+    let plans = targets.filter_map(|&target| errors.keep(plan_for(&graph, target))).collect();
     errors.check()?;
     Ok(Compiled { graph, report, plans })
 }
@@ -87,6 +97,17 @@ pub fn plan_for(graph: &Graph, target: Target) -> Result<TargetPlan> {
     match plan::check(plan::plan(chosen)) {
         Ok(plan) => Ok(TargetPlan { target, plan, kernels }),
         Err(errors) => bug!(dump: ir::text::print(graph); "the plan is wrong: {}", errors.join("; ")),
+    }
+}
+
+/// What a model card says of the model that was loaded from the file at `path`.
+pub fn facts(path: &Path, model: &onnx::Model) -> ModelFacts {
+    let producer = [model.proto.producer_name(), model.proto.producer_version()].join(" ");
+    ModelFacts {
+        file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
+        opset: model.opset("").unwrap_or(0),
+        producer: producer.trim().to_owned(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! What an emitted crate offers, named: the types of its dimensions, and the fields of its inputs and outputs.
 //!
-//! Read off one plan; the plans of all targets come from one graph and agree.
+//! Read off one plan (the plans of all targets come from one graph and agree), or, for a stub, off the graph itself.
 
 use lapidary_runtime::DType;
 use lapidary_runtime::table::Range;
 
 use super::names::{self, Names};
-use crate::ir::Expr;
-use crate::lower::{Program, TensorId};
+use crate::ir::{Expr, Graph, Type};
+use crate::lower::Program;
 
 /// The names of a crate.
 #[derive(Clone, Debug)]
@@ -58,9 +58,33 @@ pub enum Extent {
     Formula(Expr),
 }
 
+/// What a model shows its caller, before it is named in Rust: ONNX names and types, in the model's order.
+struct Surface<'a> {
+    symbols: Vec<(&'a str, &'a [Range])>,
+    inputs: Vec<(&'a str, &'a Type)>,
+    outputs: Vec<(&'a str, &'a Type)>,
+}
+
 impl Interface {
     /// Names everything that `program` shows its caller.
     pub fn of(package: &str, program: &Program) -> Interface {
+        let symbols = program.symbols.iter().map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
+        let inputs = program.inputs.iter().map(|(name, tensor)| (name.as_str(), &program.tensor(*tensor).ty));
+        let outputs = program.outputs.iter().map(|(name, tensor)| (name.as_str(), &program.tensor(*tensor).ty));
+        let surface = Surface { symbols: symbols.collect(), inputs: inputs.collect(), outputs: outputs.collect() };
+        Interface::named(package, &surface)
+    }
+
+    /// As [`Interface::of`], from an imported graph: inputs, outputs and symbols are the same behind every later stage.
+    pub fn of_graph(package: &str, graph: &Graph) -> Interface {
+        let symbols = graph.symbols.iter().map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
+        let inputs = graph.inputs().iter().map(|input| (&*graph.value(*input).name, graph.ty(*input)));
+        let outputs = graph.outputs().iter().map(|(name, value)| (name.as_str(), graph.ty(*value)));
+        let surface = Surface { symbols: symbols.collect(), inputs: inputs.collect(), outputs: outputs.collect() };
+        Interface::named(package, &surface)
+    }
+
+    fn named(package: &str, surface: &Surface<'_>) -> Interface {
         let package = names::package(package);
         let mut types = Names::default();
         let model = types.ty(&package, "Compiled");
@@ -69,23 +93,22 @@ impl Interface {
         for taken in ["model", "session", "inputs", "outputs", "noise", "times"] {
             variables.field(taken, "dim");
         }
-        let symbols: Vec<SymbolType> = program
+        let symbols: Vec<SymbolType> = surface
             .symbols
             .iter()
-            .map(|(name, symbol)| SymbolType {
-                onnx: name.to_string(),
+            .map(|(name, ranges)| SymbolType {
+                onnx: (*name).to_owned(),
                 ty: types.ty(name, "Dim"),
                 variable: variables.field(name, "dim"),
-                ranges: symbol.ranges.clone(),
+                ranges: ranges.to_vec(),
             })
             .collect();
-        let mut ports = |ports: &[(String, TensorId)], prefix: &str| {
+        let mut ports = |ports: &[(&str, &Type)], prefix: &str| {
             let mut fields = Names::default();
-            let port = |(name, tensor): &(String, TensorId)| {
-                let ty = &program.tensor(*tensor).ty;
+            let port = |(name, ty): &(&str, &Type)| {
                 let field = fields.field(name, prefix);
                 Port {
-                    onnx: name.clone(),
+                    onnx: (*name).to_owned(),
                     variable: variables.field(&field, prefix),
                     field,
                     dtype: ty.dtype,
@@ -94,8 +117,8 @@ impl Interface {
             };
             ports.iter().map(port).collect()
         };
-        let inputs = ports(&program.inputs, "input");
-        let outputs = ports(&program.outputs, "output");
+        let inputs = ports(&surface.inputs, "input");
+        let outputs = ports(&surface.outputs, "output");
         Interface { krate: package.replace('-', "_"), package, model, symbols, inputs, outputs }
     }
 }

@@ -3,7 +3,7 @@
 //! Does: print. Needs: the plans of one model, for one or several targets, with their kernels. Keeps: every number of
 //! the plans; the tables are those that the runtime gets in process. Pure and deterministic: the same emission gives
 //! the same bytes, and no path, clock or machine is in them. Not here: compiling kernels ([`crate::kernels`]), writing
-//! files (the CLI and `lapidary-build` do).
+//! files ([`crate::folder`]).
 
 mod api;
 mod interface;
@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use lapidary_runtime::DType;
 
 use crate::TargetPlan;
+use crate::ir::Graph;
+use crate::lower::Target;
 use crate::plan::CheckedPlan;
 use interface::Interface;
 use text::Page;
@@ -47,31 +49,34 @@ pub fn emit(emission: &Emission<'_>) -> CrateFiles {
 }
 
 /// Prints the sources of a crate as a module of another crate, which has to depend on `lapidary-runtime` itself.
-/// `runtime` and `golden` of the emission are not used; `src/lib.rs` is the module's file.
-pub fn module(emission: &Emission<'_>, contents: Contents) -> Module {
+/// Weights that are too large for a binary are not embedded. `runtime` and `golden` of the emission are not used;
+/// `src/lib.rs` is the module's file.
+pub fn module(emission: &Emission<'_>) -> Module {
     let interface = interface(emission);
     let mut files = CrateFiles::new();
-    let form = match contents {
-        Contents::Plans => Form::Module,
-        Contents::Stub => Form::Stub,
-    };
-    let page = Page::new(emission, &interface, form);
+    let page = Page::new(emission, &interface, Form::Module);
     put(&mut files, "src/lib.rs", api::lib(&interface, &facts(&page)));
     put(&mut files, "src/plan.rs", page.plan());
-    match contents {
-        Contents::Plans => plans(&page, &mut files),
-        Contents::Stub => {}
-    }
+    plans(&page, &mut files);
     Module { name: interface.krate, files }
 }
 
-/// What a module holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
-    /// Everything. Weights that are too large for a binary are not embedded.
-    Plans,
-    /// The types alone; loading the model is an error that says so. For checking the code around a model.
-    Stub,
+/// Prints the types of a module alone, for checking the code around a model; loading it is an error that says so.
+/// An imported graph is enough: its sizes, which a plan decides, are 0.
+pub fn stub(package: &str, model: &ModelFacts, graph: &Graph, targets: &[Target]) -> Module {
+    let interface = Interface::of_graph(package, graph);
+    let facts = api::Facts {
+        targets: targets.to_vec(),
+        form: Form::Stub,
+        file: &model.file,
+        arena_bytes: 0,
+        weight_bytes: 0,
+        example: usage::example(&interface, true),
+    };
+    let mut files = CrateFiles::new();
+    put(&mut files, "src/lib.rs", api::lib(&interface, &facts));
+    put(&mut files, "src/plan.rs", text::stub_plan(&interface));
+    Module { name: interface.krate, files }
 }
 
 /// The files of a module, and its name.

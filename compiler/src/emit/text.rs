@@ -96,26 +96,15 @@ impl Page<'_> {
 
     /// `src/plan.rs`.
     pub fn plan(&self) -> String {
-        #[derive(Serialize)]
-        struct Values {
-            targets: Vec<String>,
-            archs: Vec<String>,
-            symbols: bool,
-            weights: &'static str,
-        }
-        let (has_plans, weights) = match self.form {
-            Form::Crate => (true, "feature"),
-            Form::Module => (true, if self.embeds() { "embedded" } else { "file" }),
-            Form::Stub => (false, "none"),
+        let weights = match self.form {
+            Form::Crate => "feature",
+            Form::Module if self.embeds() => "embedded",
+            Form::Module => "file",
+            Form::Stub => "none",
         };
         let names = |wanted: &dyn Fn(Target) -> bool| -> Vec<String> {
-            let mut names: Vec<String> = self
-                .emission
-                .targets
-                .iter()
-                .filter(|target| has_plans && wanted(target.plan.target))
-                .map(|target| target.plan.target.to_string())
-                .collect();
+            let targets = self.emission.targets.iter().map(|target| target.plan.target);
+            let mut names: Vec<String> = targets.filter(|target| wanted(*target)).map(|t| t.to_string()).collect();
             names.sort();
             names
         };
@@ -123,7 +112,7 @@ impl Page<'_> {
         // With one architecture there is nothing to choose.
         let archs = if archs.len() > 1 { archs } else { Vec::new() };
         let symbols = !self.interface.symbols.is_empty();
-        render(Text::Plan, &Values { targets: names(&|_| true), archs, symbols, weights })
+        render(Text::Plan, &PlanValues { targets: names(&|_| true), archs, symbols, weights })
     }
 
     /// `build.rs`, for the targets whose kernels were not compiled.
@@ -178,6 +167,7 @@ impl Page<'_> {
             cpu: bool,
             vendored: bool,
             embed: bool,
+            golden: bool,
             example: String,
             inputs: Vec<PortRow<'v>>,
             outputs: Vec<PortRow<'v>>,
@@ -218,6 +208,7 @@ impl Page<'_> {
                 cpu: self.has_cpu(),
                 vendored: self.emission.runtime == Runtime::Vendored,
                 embed: self.embeds(),
+                golden: self.emission.golden.is_some(),
                 example: usage::example(interface, self.embeds()),
                 inputs: rows(row(&interface.inputs), &interface.inputs),
                 outputs: rows(row(&interface.outputs), &interface.outputs),
@@ -368,6 +359,21 @@ impl Page<'_> {
             file: input_file(port),
         }
     }
+}
+
+/// What `src/plan.rs` declares.
+#[derive(Serialize)]
+struct PlanValues {
+    targets: Vec<String>,
+    archs: Vec<String>,
+    symbols: bool,
+    weights: &'static str,
+}
+
+/// `src/plan.rs` of a stub, which has no plan.
+pub fn stub_plan(interface: &Interface) -> String {
+    let symbols = !interface.symbols.is_empty();
+    render(Text::Plan, &PlanValues { targets: Vec::new(), archs: Vec::new(), symbols, weights: "none" })
 }
 
 /// The name of an input's file in `tests/golden`.

@@ -19,6 +19,7 @@ use crate::diag::{Diagnostic, Place};
 #[derive(Debug)]
 pub struct Toolchain {
     compiler: Compiler,
+    file: Option<PathBuf>,
     cubins: Mutex<BTreeMap<(Arch, String), Vec<u8>>>,
 }
 
@@ -37,7 +38,12 @@ impl Toolchain {
             return at(path);
         }
         let found = roots(&|name| std::env::var_os(name)).iter().find_map(|root| in_folder(root));
-        found.or_else(|| Nvrtc::by_name().map(Toolchain::nvrtc))
+        found.or_else(|| Some(Toolchain::new(Compiler::Nvrtc(Nvrtc::by_name()?), None)))
+    }
+
+    /// The library or the program; `None` where the system's loader found it by name.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// What is said where kernels must be compiled and [`Toolchain::find`] found nothing.
@@ -65,12 +71,16 @@ impl Toolchain {
         Ok(cubin)
     }
 
-    fn nvrtc(nvrtc: Nvrtc) -> Toolchain {
-        Toolchain { compiler: Compiler::Nvrtc(nvrtc), cubins: Mutex::default() }
+    fn new(compiler: Compiler, file: Option<&Path>) -> Toolchain {
+        Toolchain { compiler, file: file.map(Path::to_owned), cubins: Mutex::default() }
     }
 
-    fn nvcc(nvcc: Nvcc) -> Toolchain {
-        Toolchain { compiler: Compiler::Nvcc(nvcc), cubins: Mutex::default() }
+    fn nvrtc(path: &Path) -> Option<Toolchain> {
+        Some(Toolchain::new(Compiler::Nvrtc(Nvrtc::open(path)?), Some(path)))
+    }
+
+    fn nvcc(path: &Path) -> Option<Toolchain> {
+        Some(Toolchain::new(Compiler::Nvcc(Nvcc::open(path)?), Some(path)))
     }
 }
 
@@ -91,14 +101,13 @@ fn at(path: &Path) -> Option<Toolchain> {
     if path.is_dir() {
         return in_folder(path);
     }
-    if is_nvrtc(path) { Nvrtc::open(path).map(Toolchain::nvrtc) } else { Nvcc::open(path).map(Toolchain::nvcc) }
+    if is_nvrtc(path) { Toolchain::nvrtc(path) } else { Toolchain::nvcc(path) }
 }
 
 fn in_folder(root: &Path) -> Option<Toolchain> {
     let libraries = LIBRARY_FOLDERS.iter().flat_map(|folder| listed(&root.join(folder)));
-    let nvrtc = libraries.filter(|path| is_nvrtc(path)).find_map(|path| Nvrtc::open(&path));
-    let nvcc = || Nvcc::open(&root.join("bin").join(NVCC));
-    nvrtc.map(Toolchain::nvrtc).or_else(|| nvcc().map(Toolchain::nvcc))
+    let nvrtc = libraries.filter(|path| is_nvrtc(path)).find_map(|path| Toolchain::nvrtc(&path));
+    nvrtc.or_else(|| Toolchain::nvcc(&root.join("bin").join(NVCC)))
 }
 
 const NVCC: &str = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };

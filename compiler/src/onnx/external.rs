@@ -48,9 +48,14 @@ impl External {
         self.seeded
     }
 
-    /// The locations that tensors give, relative to the model's folder; those that cannot be had as well.
-    pub fn locations(&self) -> impl Iterator<Item = &str> {
-        self.files.keys().map(String::as_str)
+    /// The locations of the files that were mapped, relative to the model's folder.
+    pub fn mapped(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(|(_, file)| file.is_ok()).map(|(location, _)| location.as_str())
+    }
+
+    /// Whether every file that tensors refer to was mapped.
+    pub fn is_complete(&self) -> bool {
+        self.files.values().all(Result::is_ok)
     }
 
     /// The bytes of `tensor`, which has external data and needs `need` bytes; a view of the mapped file.
