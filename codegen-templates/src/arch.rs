@@ -91,6 +91,11 @@ pub const ARCHS: &[(Arch, Limits)] = &[
 ];
 
 impl Arch {
+    /// All that there are, in ascending order.
+    pub fn all() -> impl Iterator<Item = Arch> {
+        ARCHS.iter().map(|(arch, _)| *arch)
+    }
+
     /// The limits of this architecture.
     pub fn limits(self) -> &'static Limits {
         let found = ARCHS.iter().find(|(arch, _)| *arch == self);

@@ -1,15 +1,18 @@
 //! `lapidary bench`: a model's throughput and latency, by `trtexec`'s names.
+//!
+//! One session, made-up inputs at the typical shapes of the first profile, transfers included, the L2 cache warm from
+//! the run before. What was measured stands beside the figures, so that they can be kept.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use lapidary::ir::Graph;
-use lapidary::ir::eval::Tensor;
-use lapidary_runtime::{LaunchMode, TimingMode};
-use serde_json::json;
+use lapidary_runtime::{Error, LaunchMode, TimingMode};
+use serde_json::{Value, json};
 
 use super::engine::{self, Place};
-use super::{Failure, ModelArgs, run};
+use super::inputs::{self, Extents, Integers};
+use super::{Failure, Format, ModelArgs, output, run};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -20,17 +23,25 @@ pub struct Bench {
     #[arg(long, value_enum, default_value = "cpu")]
     target: Place,
     /// Milliseconds of warm-up.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, value_name = "MS", default_value_t = 200)]
     warm_up: u64,
-    /// Seconds of measuring.
-    #[arg(long, default_value_t = 3.0)]
-    duration: f64,
+    /// Seconds of measuring: more than 0, at most 3600.
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    duration: Duration,
     /// Launch kernel by kernel instead of as one CUDA graph.
     #[arg(long)]
     no_graph: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if !(seconds > 0.0 && seconds <= 3600.0) {
+        return Err("it must be more than 0 and at most 3600".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 impl Bench {
@@ -44,19 +55,26 @@ impl Bench {
         let start = Instant::now();
         let compiled = engine::compile(&model, self.target, options)?;
         let compile_s = start.elapsed().as_secs_f64();
-        let inputs = random_inputs(&compiled.graph, |range| range.opt);
         let launch = if self.no_graph { LaunchMode::Stream } else { LaunchMode::Graph };
-        let nodes = compiled.plans.first().map_or(0, |plan| plan.plan.step_count());
         let samples = engine::with_session(&compiled, launch, |session, _| {
             session.set_timing(TimingMode::On)?;
-            let inputs = run::refs(&inputs)?;
+            let mut tensors = inputs::made_up(&compiled.graph, Extents::Typical, Integers::Random);
+            match session.run(&run::refs(&tensors)?) {
+                // Zero is a valid index wherever any is.
+                Err(Error::Index { .. }) => {
+                    tensors = inputs::made_up(&compiled.graph, Extents::Typical, Integers::Zeros);
+                }
+                done => done?,
+            }
+            let inputs = run::refs(&tensors)?;
             let warm = Instant::now();
             while warm.elapsed() < Duration::from_millis(self.warm_up) {
                 session.run(&inputs)?;
             }
             let mut samples = Samples::default();
             let begin = Instant::now();
-            while begin.elapsed().as_secs_f64() < self.duration {
+            // At least one, however long it takes.
+            while samples.latency.is_empty() || begin.elapsed() < self.duration {
                 let one = Instant::now();
                 session.run(&inputs)?;
                 samples.latency.push(one.elapsed().as_secs_f64() * 1e3);
@@ -68,11 +86,61 @@ impl Bench {
             samples.seconds = begin.elapsed().as_secs_f64();
             Ok(samples)
         })?;
-        samples.print(self.json, compile_s, nodes);
-        Ok(())
+        let subject = self.subject(&compiled.graph, &compiled, compile_s);
+        samples.print(if self.json { Format::Json } else { Format::Text }, subject)
+    }
+
+    /// What is measured, and how: everything that somebody needs to measure it again.
+    fn subject(&self, graph: &Graph, compiled: &lapidary::Compiled, compile_s: f64) -> Value {
+        let plan = compiled.plans.first();
+        let shapes: serde_json::Map<String, Value> = graph
+            .inputs()
+            .iter()
+            .map(|&input| {
+                let dims = Extents::Typical.dims(graph, &graph.ty(input).dims);
+                (graph.value(input).name.to_string(), json!(dims))
+            })
+            .collect();
+        let graph_mode = match (self.target, self.no_graph) {
+            (Place::Cpu | Place::Reference, _) => "none",
+            (Place::Cuda, false) => "cuda graph",
+            (Place::Cuda, true) => "kernel by kernel",
+        };
+        let file = self.model.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        json!({
+            "lapidary": env!("CARGO_PKG_VERSION"),
+            "date": date(SystemTime::now()),
+            "model": file,
+            "seeded_weights": self.model.seeded_weights,
+            "target": plan.map(|plan| plan.target.to_string()),
+            "device": engine::device_name(self.target),
+            "precision": self.model.shape.precision.to_string(),
+            "inputs": shapes,
+            "graph_mode": graph_mode,
+            "l2": "warm",
+            "warm_up_ms": self.warm_up,
+            "duration_s": self.duration.as_secs_f64(),
+            "compile_s": compile_s,
+            "nodes": plan.map_or(0, |plan| plan.plan.step_count()),
+        })
     }
 }
 
+/// The day in UTC, such as `2026-11-21` (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn date(now: SystemTime) -> String {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    // Days since the first of March of the year 0; eras have 400 years.
+    let days = seconds / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Times in milliseconds.
 #[derive(Default)]
 struct Samples {
     seconds: f64,
@@ -82,34 +150,49 @@ struct Samples {
 }
 
 impl Samples {
-    fn print(mut self, as_json: bool, compile_s: f64, nodes: usize) {
+    fn print(mut self, format: Format, mut subject: Value) -> Result<(), Failure> {
         let throughput = self.latency.len() as f64 / self.seconds;
         let rows = [
             ("latency", Summary::of(&mut self.latency)),
             ("enqueue", Summary::of(&mut self.enqueue)),
             ("gpu_compute", Summary::of(&mut self.compute)),
         ];
-        if as_json {
-            let mut out = json!({ "throughput_qps": throughput, "compile_s": compile_s, "nodes": nodes, "l2": "warm" });
-            for (name, summary) in rows {
-                if let Some(s) = summary {
-                    out[name] = json!({
-                        "min": s.min, "mean": s.mean, "median": s.median, "p90": s.p90, "p95": s.p95, "p99": s.p99,
-                        "samples": s.samples,
-                    });
+        match format {
+            Format::Json => {
+                subject["throughput_qps"] = json!(throughput);
+                subject["units"] =
+                    json!({ "throughput_qps": "runs/s", "latency": "ms", "enqueue": "ms", "gpu_compute": "ms" });
+                for (name, summary) in rows {
+                    subject[name] = summary.map_or(Value::Null, |summary| summary.json());
                 }
+                output::line(format_args!("{subject:#}"))
             }
-            println!("{out:#}");
-            return;
-        }
-        println!("compiled in {compile_s:.2} s, {nodes} nodes");
-        println!("throughput {throughput:.1} runs/s (one session, transfers included, L2 warm)");
-        for (name, summary) in rows {
-            if let Some(s) = summary {
-                println!(
-                    "{name:<12} min {:.4}  mean {:.4}  median {:.4}  p90 {:.4}  p95 {:.4}  p99 {:.4} ms",
-                    s.min, s.mean, s.median, s.p90, s.p95, s.p99
-                );
+            Format::Text => {
+                let text = |key: &str| subject[key].as_str().unwrap_or_default().to_owned();
+                output::line(format_args!(
+                    "{} on {} ({}), {}, {}, launches: {}",
+                    text("model"),
+                    text("device"),
+                    text("target"),
+                    text("precision"),
+                    text("date"),
+                    text("graph_mode")
+                ))?;
+                output::line(format_args!("inputs {}", subject["inputs"]))?;
+                let compiled = subject["compile_s"].as_f64().unwrap_or_default();
+                output::line(format_args!("compiled in {compiled:.2} s, {} nodes", subject["nodes"]))?;
+                output::line(format_args!(
+                    "throughput {throughput:.1} runs/s (one session, transfers included, L2 warm)"
+                ))?;
+                for (name, summary) in rows {
+                    if let Some(s) = summary {
+                        output::line(format_args!(
+                            "{name:<12} min {:.4}  mean {:.4}  median {:.4}  p90 {:.4}  p95 {:.4}  p99 {:.4}  max {:.4} ms",
+                            s.min, s.mean, s.median, s.p90, s.p95, s.p99, s.max
+                        ))?;
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -122,6 +205,7 @@ struct Summary {
     p90: f64,
     p95: f64,
     p99: f64,
+    max: f64,
     samples: usize,
 }
 
@@ -137,42 +221,43 @@ impl Summary {
             p90: at(0.9)?,
             p95: at(0.95)?,
             p99: at(0.99)?,
+            max: at(1.0)?,
             samples: times.len(),
+        })
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "min": self.min, "mean": self.mean, "median": self.median, "p90": self.p90, "p95": self.p95,
+            "p99": self.p99, "max": self.max, "samples": self.samples,
         })
     }
 }
 
-/// Seeded inputs at shapes of the first profile: floats normal-like in -1..1, integers 0 or 1.
-pub fn random_inputs(graph: &Graph, extent: fn(&lapidary::ir::Range) -> i64) -> Vec<Tensor> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move || {
-        // Xorshift64*: S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled".
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
-    };
-    let mut tensors = Vec::new();
-    for input in graph.inputs().iter().map(|&input| graph.ty(input)) {
-        let dims: Vec<usize> = input
-            .dims
-            .iter()
-            .map(|dim| dim.eval(&|name| extent_of(graph, name, extent)))
-            .map(|dim| usize::try_from(dim).unwrap_or(0))
-            .collect();
-        let count = dims.iter().product();
-        let float = input.dtype.is_float();
-        let values: Vec<f64> = (0..count).map(|_| if float { next() * 2.0 - 1.0 } else { next().round() }).collect();
-        let ints: Vec<i64> = values.iter().map(|&value| value as i64).collect();
-        tensors.push(match float {
-            true => Tensor::from_f64s(input.dtype, dims, &values),
-            false => Tensor::from_i64s(input.dtype, dims, &ints),
-        });
-    }
-    tensors
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The extent that a symbol has in the first profile.
-pub fn extent_of(graph: &Graph, symbol: &str, extent: fn(&lapidary::ir::Range) -> i64) -> i64 {
-    graph.symbols.get(symbol).and_then(|symbol| symbol.ranges.first()).map_or(1, extent)
+    #[test]
+    fn days_have_dates() {
+        let day = |days: u64| date(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400 + 1));
+        assert_eq!([0, 59, 11_016, 20_778].map(day), ["1970-01-01", "1970-03-01", "2000-02-29", "2026-11-21"]);
+    }
+
+    #[test]
+    fn summaries_are_of_the_sorted_times() {
+        let mut times: Vec<f64> = (0..101).rev().map(f64::from).collect();
+        let summary = Summary::of(&mut times).expect("times");
+        let figures = [summary.min, summary.mean, summary.median, summary.p90, summary.p99, summary.max];
+        assert_eq!(figures, [0.0, 50.0, 50.0, 90.0, 99.0, 100.0]);
+        assert!(Summary::of(&mut []).is_none());
+    }
+
+    #[test]
+    fn a_duration_is_more_than_nothing() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "-1", "nan", "inf", "1e9", "x"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

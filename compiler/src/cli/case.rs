@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lapidary::diag::Place;
+use lapidary::diag::{Place, quoted};
 use lapidary::ir::eval::Tensor;
 use lapidary::onnx::{self, Model};
 use lapidary::profiles::Profiles;
@@ -71,12 +71,15 @@ struct ManifestTensor {
 }
 
 impl CaseDir {
-    /// Reads the cases in `dir`. `inputs` are the names of the model's inputs, in order.
+    /// Reads the cases in `dir`: at least one, and each names inputs and outputs that the model has.
+    ///
+    /// # Errors
+    /// The folder, or a file in it, is not what it should be: the call is at fault.
     pub fn read(dir: &Path, model: &Model) -> Result<CaseDir, Failure> {
         let inputs = onnx::inputs(model)?;
-        if dir.join("manifest.json").is_file() {
+        let found = if dir.join("manifest.json").is_file() {
             let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
-            let mut found = from_manifest(dir, &names)?;
+            let mut found = from_manifest(dir, &names, &output_names(model))?;
             for case in &mut found.cases {
                 for (tensor, input) in case.inputs.iter_mut().zip(&inputs) {
                     // Archives hold a scalar as a vector of one.
@@ -85,16 +88,18 @@ impl CaseDir {
                     }
                 }
             }
-            return Ok(found);
-        }
-        let cases = data_sets(dir, model)?;
-        if cases.is_empty() {
+            found
+        } else {
+            let cases = data_sets(dir, model, inputs.len())?;
+            CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } }
+        };
+        if found.cases.is_empty() {
             return Err(Failure::usage(
                 format!("{} has no cases", dir.display()),
                 "it needs manifest.json with golden.npz, or test_data_set_0/ with input_0.pb and output_0.pb",
             ));
         }
-        Ok(CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } })
+        Ok(found)
     }
 
     /// Profiles that hold every case: from the smallest to the largest extent of each symbolic dimension.
@@ -121,30 +126,46 @@ impl CaseDir {
     }
 }
 
-fn from_manifest(dir: &Path, names: &[String]) -> Result<CaseDir, Failure> {
+/// The names of the model's outputs, in order.
+fn output_names(model: &Model) -> Vec<String> {
+    model.graph().output.iter().map(|info| info.name().to_owned()).collect()
+}
+
+fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<CaseDir, Failure> {
     let path = dir.join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
     let manifest: Manifest = serde_json::from_str(&text).map_err(|error| Failure::file(&path, error))?;
     let golden = npy::read_archive(&dir.join("golden.npz"))?;
-    let tensor = |item: &ManifestTensor| {
-        golden.get(&item.key).cloned().ok_or_else(|| {
-            Failure::usage(format!("golden.npz has no array {}", item.key), "the manifest names its arrays")
-        })
-    };
+    let mut wrong = Vec::new();
     let mut cases = Vec::new();
     for (k, case) in manifest.cases.iter().enumerate() {
-        let mut inputs = Vec::new();
-        for name in names {
-            let item = case.inputs.iter().find(|item| item.name == *name).ok_or_else(|| {
-                Failure::usage(format!("case {k} has no input {name}"), "the manifest must name every input")
-            })?;
-            inputs.push(tensor(item)?);
-        }
-        let mut outputs = Vec::new();
-        for item in &case.outputs {
-            outputs.push(Expected { name: item.name.clone(), tensor: tensor(item)? });
-        }
-        cases.push(Case { name: format!("case {k}: {}", case.description), inputs, outputs });
+        let mut tensors = |what: &str, items: &[ManifestTensor], names: &[String]| {
+            let mut found = BTreeMap::new();
+            for item in items {
+                match (names.contains(&item.name), golden.get(&item.key)) {
+                    (true, Some(tensor)) => drop(found.insert(item.name.clone(), tensor.clone())),
+                    (true, None) => wrong.push(format!("case {k}: golden.npz has no array {}", quoted(&item.key))),
+                    (false, _) => wrong.push(format!("case {k}: the model has no {what} {}", quoted(&item.name))),
+                }
+            }
+            found
+        };
+        let mut given = tensors("input", &case.inputs, inputs);
+        let expected = tensors("output", &case.outputs, outputs);
+        let missing = inputs.iter().filter(|name| !given.contains_key(*name));
+        wrong.extend(missing.map(|name| format!("case {k}: the input {} has no array", quoted(name))));
+        cases.push(Case {
+            name: format!("case {k}: {}", case.description),
+            inputs: inputs.iter().filter_map(|name| given.remove(name)).collect(),
+            outputs: expected.into_iter().map(|(name, tensor)| Expected { name, tensor }).collect(),
+        });
+    }
+    if !wrong.is_empty() {
+        let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        return Err(Failure::usage(
+            format!("{}: {}", path.display(), wrong.join("; ")),
+            format!("the model has the inputs {} and the outputs {}", list(inputs), list(outputs)),
+        ));
     }
     let bar = manifest
         .tolerance
@@ -152,20 +173,26 @@ fn from_manifest(dir: &Path, names: &[String]) -> Result<CaseDir, Failure> {
     Ok(CaseDir { cases, bar })
 }
 
-fn data_sets(dir: &Path, model: &Model) -> Result<Vec<Case>, Failure> {
-    let output_names: Vec<String> = model.graph().output.iter().map(|info| info.name().to_owned()).collect();
+fn data_sets(dir: &Path, model: &Model, inputs: usize) -> Result<Vec<Case>, Failure> {
+    let names = output_names(model);
     let mut cases = Vec::new();
     for k in 0.. {
         let set = dir.join(format!("test_data_set_{k}"));
         if !set.is_dir() {
             break;
         }
-        let inputs = tensors(&set, "input", model)?;
-        let outputs = tensors(&set, "output", model)?;
-        let outputs = output_names.iter().cloned().zip(outputs);
+        let given = tensors(&set, "input", model)?;
+        let expected = tensors(&set, "output", model)?;
+        if given.len() != inputs || expected.len() > names.len() {
+            return Err(Failure::usage(
+                format!("{} has {} inputs and {} outputs", set.display(), given.len(), expected.len()),
+                format!("the model takes {inputs} and has {}: input_0.pb.., output_0.pb..", names.len()),
+            ));
+        }
+        let outputs = names.iter().cloned().zip(expected);
         cases.push(Case {
             name: format!("test_data_set_{k}"),
-            inputs,
+            inputs: given,
             outputs: outputs.map(|(name, tensor)| Expected { name, tensor }).collect(),
         });
     }
@@ -177,6 +204,10 @@ fn tensors(set: &Path, what: &str, model: &Model) -> Result<Vec<Tensor>, Failure
     for k in 0.. {
         let path = set.join(format!("{what}_{k}.pb"));
         if !path.is_file() {
+            if let Some(later) = later(set, what, k) {
+                let help = "number the files from 0, one for each of the model's";
+                return Err(Failure::usage(format!("{} is there, and {} is not", later, path.display()), help));
+            }
             break;
         }
         let bytes = std::fs::read(&path).map_err(|error| Failure::file(&path, error))?;
@@ -186,4 +217,11 @@ fn tensors(set: &Path, what: &str, model: &Model) -> Result<Vec<Tensor>, Failure
         tensors.push(tensor.map_err(|error| Failure::file(&path, error))?);
     }
     Ok(tensors)
+}
+
+/// A file of the set with a number above `k`.
+fn later(set: &Path, what: &str, k: usize) -> Option<String> {
+    let names = std::fs::read_dir(set).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let number = |name: &str| name.strip_prefix(what)?.strip_prefix('_')?.strip_suffix(".pb")?.parse::<usize>().ok();
+    names.filter(|name| number(name).is_some_and(|number| number > k)).min()
 }

@@ -2,9 +2,10 @@
 
 use clap::Args;
 use lapidary::Options;
+use lapidary::ir::Type;
 use lapidary::lower::Target;
 
-use super::{Failure, ModelArgs};
+use super::{Failure, ModelArgs, output};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -26,13 +27,25 @@ impl Check {
             profiles: self.model.shape.profiles(),
         };
         let compiled = lapidary::compile(&model, &options)?;
-        let targets: Vec<String> = self.target.iter().map(Target::to_string).collect();
-        println!("{}: supported on {}", self.model.model.display(), targets.join(", "));
-        for (name, symbol) in &compiled.graph.symbols {
+        let targets: Vec<String> = compiled.plans.iter().map(|plan| plan.target.to_string()).collect();
+        output::line(format_args!("{}: supported on {}", self.model.model.display(), targets.join(", ")))?;
+        let graph = &compiled.graph;
+        for &input in graph.inputs() {
+            self.port("input", &graph.value(input).name, graph.ty(input))?;
+        }
+        for (name, value) in graph.outputs() {
+            self.port("output", name, graph.ty(*value))?;
+        }
+        for (name, symbol) in &graph.symbols {
             let ranges: Vec<String> =
                 symbol.ranges.iter().map(|range| format!("{}:{}:{}", range.min, range.opt, range.max)).collect();
-            println!("  --dim {name}={}", ranges.join(" "));
+            output::line(format_args!("  --dim {}={}", name.escape_debug(), ranges.join(" ")))?;
         }
         Ok(())
+    }
+
+    fn port(&self, what: &str, name: &str, ty: &Type) -> Result<(), Failure> {
+        let dims: Vec<String> = ty.dims.iter().map(ToString::to_string).collect();
+        output::line(format_args!("  {what} {}: {}[{}]", name.escape_debug(), ty.dtype, dims.join(", ")))
     }
 }

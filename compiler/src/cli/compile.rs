@@ -1,17 +1,15 @@
 //! `lapidary compile`: a model as the files of a crate.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use lapidary::emit::{self, Array, Code, CrateFiles, Emission, EmittedTarget, Golden, ModelFacts, Runtime};
-use lapidary::ir::eval::{self, Tensor};
-use lapidary::ir::{Graph, Range};
+use lapidary::emit::{self, Code, CrateFiles, Emission, EmittedTarget, Runtime};
+use lapidary::folder::{self, Stale};
 use lapidary::kernels::Toolchain;
 use lapidary::lower::Target;
-use lapidary::onnx::Model;
 use lapidary::{Compiled, Options};
 
-use super::{Failure, ModelArgs, bench, engine, progress};
+use super::{Failure, ModelArgs, engine, golden, output, progress};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -27,14 +25,17 @@ pub struct Compile {
     /// The package's name; the folder's by default.
     #[arg(long)]
     name: Option<String>,
-    /// Copy the runtime's source into the crate.
-    #[arg(long, conflicts_with = "runtime_path")]
+    /// Copy the runtime's source into the crate: the default, so that the crate builds wherever it is.
+    #[arg(long, conflicts_with_all = ["runtime_path", "runtime_version"])]
     vendor_runtime: bool,
     /// Take the runtime from this folder, relative to the emitted crate.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR", conflicts_with = "runtime_version")]
     runtime_path: Option<String>,
+    /// Take this version of the runtime from the package registry.
+    #[arg(long, value_name = "VERSION")]
+    runtime_version: Option<String>,
     /// The CUDA toolkit that compiles the kernels; found by CUDA_HOME otherwise.
-    #[arg(long)]
+    #[arg(long, value_name = "PATH", conflicts_with = "kernel_sources")]
     toolkit: Option<PathBuf>,
     /// Write sources only; the crate's build script compiles the kernels with nvcc.
     #[arg(long)]
@@ -44,16 +45,11 @@ pub struct Compile {
     force: bool,
 }
 
-/// A golden larger than this stays out of the crate.
-const MAX_GOLDEN_BYTES: usize = 256 << 10;
-/// So does one whose evaluation would take long: activations of this many bytes and more.
-const MAX_GOLDEN_ARENA: u64 = 16 << 20;
-
 impl Compile {
     /// Compiles and writes.
     pub fn run(self) -> Result<(), Failure> {
         let package = self.package()?;
-        self.check_folder()?;
+        let stale = self.stale()?;
         let model = self.model.load()?;
         let options = Options {
             targets: self.target.clone(),
@@ -63,19 +59,14 @@ impl Compile {
         let spinner = progress::spinner("compiling".to_owned());
         let compiled = lapidary::compile(&model, &options)?;
         spinner.finish_and_clear();
-        let toolchain = if self.kernel_sources { None } else { Toolchain::find(self.toolkit.as_deref()) };
+        let toolchain = self.toolchain(&compiled)?;
         let compiler = toolchain.as_ref().map(Toolchain::to_string).unwrap_or_default();
         let mut cubins = Vec::new();
         for plan in &compiled.plans {
             cubins.push(match (plan.target, &toolchain) {
-                (Target::Cuda(arch), Some(_)) => {
-                    Some(engine::compile_kernels(&plan.kernels, arch, self.toolkit.as_deref())?)
-                }
+                (Target::Cuda(arch), Some(toolchain)) => Some(engine::compile_kernels(&plan.kernels, arch, toolchain)?),
                 (Target::Cpu, _) => Some(Vec::new()),
-                (Target::Cuda(_), None) => {
-                    eprintln!("note: no CUDA compiler was used: the crate's build script will run nvcc");
-                    None
-                }
+                (Target::Cuda(_), None) => None,
             });
         }
         let targets: Vec<EmittedTarget<'_>> = compiled
@@ -90,23 +81,22 @@ impl Compile {
                 },
             })
             .collect();
-        let golden = golden(&compiled)?;
-        let runtime = match (&self.runtime_path, self.vendor_runtime) {
-            (Some(path), _) => Runtime::Path(path),
-            (None, true) => Runtime::Vendored,
-            (None, false) => Runtime::Version(env!("CARGO_PKG_VERSION")),
+        let golden = match golden::golden(&compiled.graph) {
+            Ok(golden) => Some(golden),
+            Err(why) => {
+                output::note(format_args!("the crate's test only runs the model, as there is no golden case: {why}"));
+                None
+            }
         };
-        let facts = facts(&self.model.model, &model);
         let files = emit::emit(&Emission {
             package: &package,
-            model: &facts,
+            model: &lapidary::facts(&self.model.model, &model),
             targets: &targets,
-            runtime,
+            runtime: self.runtime(),
             golden: golden.as_ref(),
         });
-        self.write(&files)?;
-        self.report(&compiled, &files);
-        Ok(())
+        folder::write(&self.output, &files, stale)?;
+        self.report(&compiled, &files)
     }
 
     fn package(&self) -> Result<String, Failure> {
@@ -116,94 +106,64 @@ impl Compile {
         })
     }
 
-    /// A folder that holds anything but an emitted crate is left alone.
-    fn check_folder(&self) -> Result<(), Failure> {
+    /// What is stale in the folder. One that holds anything but an emitted crate is left alone, unless it is forced;
+    /// and then nothing in it is removed.
+    fn stale(&self) -> Result<Stale, Failure> {
         let occupied = std::fs::read_dir(&self.output).is_ok_and(|mut entries| entries.next().is_some());
         let emitted = self.output.join("src/plan.rs").is_file() && self.output.join("weights.bin").is_file();
-        if occupied && !emitted && !self.force {
-            return Err(Failure::usage(
+        match (occupied, emitted) {
+            (_, true) => Ok(Stale::Emitted),
+            (true, false) if !self.force => Err(Failure::usage(
                 format!("{} holds something that is no emitted crate", self.output.display()),
                 "choose another folder, or say --force",
-            ));
+            )),
+            (true | false, false) => Ok(Stale::Nothing),
         }
-        Ok(())
     }
 
-    fn write(&self, files: &CrateFiles) -> Result<(), Failure> {
-        // Kernels of an earlier emission have other names.
-        let kernels = self.output.join("kernels");
-        if kernels.is_dir() {
-            std::fs::remove_dir_all(&kernels).map_err(|error| Failure::file(&kernels, error))?;
+    /// The CUDA compiler, where kernels are compiled here.
+    fn toolchain(&self, compiled: &Compiled) -> Result<Option<Toolchain>, Failure> {
+        let on_gpu = compiled.plans.iter().any(|plan| plan.target != Target::Cpu);
+        if !on_gpu || self.kernel_sources {
+            return Ok(None);
         }
-        for (path, bytes) in files {
-            let path = self.output.join(path);
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, error))?;
+        let found = Toolchain::find(self.toolkit.as_deref());
+        match (&found, &self.toolkit) {
+            (Some(_), _) => {}
+            (None, Some(path)) => {
+                return Err(Failure::usage(
+                    format!("{} holds neither NVRTC nor nvcc", path.display()),
+                    "name the folder of a CUDA toolkit, an NVRTC library or an nvcc; or leave --toolkit out",
+                ));
             }
-            // An unchanged file keeps its time stamp, so that cargo builds nothing anew.
-            if std::fs::read(&path).is_ok_and(|old| old == *bytes) {
-                continue;
-            }
-            std::fs::write(&path, bytes).map_err(|error| Failure::file(&path, error))?;
+            (None, None) => output::note(
+                "no CUDA compiler was found: the crate holds the kernels' sources, and its build script will run nvcc",
+            ),
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn report(&self, compiled: &Compiled, files: &CrateFiles) {
+    fn runtime(&self) -> Runtime<'_> {
+        match (&self.runtime_path, &self.runtime_version) {
+            (Some(path), _) => Runtime::Path(path),
+            (None, Some(version)) => Runtime::Version(version),
+            (None, None) => Runtime::Vendored,
+        }
+    }
+
+    fn report(&self, compiled: &Compiled, files: &CrateFiles) -> Result<(), Failure> {
         let bytes: usize = files.values().map(Vec::len).sum();
-        println!("{}: {} files, {:.1} MB", self.output.display(), files.len(), bytes as f64 / 1e6);
+        output::line(format_args!("{}: {} files, {:.1} MB", self.output.display(), files.len(), bytes as f64 / 1e6))?;
         for plan in &compiled.plans {
-            println!(
+            output::line(format_args!(
                 "  {:<7} {} steps, {} kernels, {:.1} MB weights, {:.1} MB arena",
                 plan.target.to_string(),
                 plan.plan.step_count(),
                 plan.kernels.kernels.len(),
                 plan.plan.weight_bytes as f64 / 1e6,
                 plan.plan.arenas.iter().map(|arena| arena.bytes).max().unwrap_or(0) as f64 / 1e6,
-            );
+            ))?;
         }
+        Ok(())
     }
-}
-
-fn facts(path: &Path, model: &Model) -> ModelFacts {
-    let producer = [model.proto.producer_name(), model.proto.producer_version()].join(" ");
-    ModelFacts {
-        file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
-        opset: model.opset("").unwrap_or(0),
-        producer: producer.trim().to_owned(),
-    }
-}
-
-/// Seeded inputs at the smallest shapes that the model accepts, and what the reference evaluator makes of them, where
-/// both are small. Where the smallest extents do not go together, the typical ones do.
-fn golden(compiled: &Compiled) -> Result<Option<Golden>, Failure> {
-    let arena = |plan: &lapidary::TargetPlan| plan.plan.arenas.iter().map(|arena| arena.bytes).max().unwrap_or(0);
-    if compiled.plans.iter().map(arena).max().unwrap_or(0) > MAX_GOLDEN_ARENA {
-        return Ok(None);
-    }
-    let graph = &compiled.graph;
-    let smallest = |name: &str| bench::extent_of(graph, name, |range| range.min);
-    let extent: fn(&Range) -> i64 = match graph.constraints.iter().all(|constraint| constraint.holds(&smallest)) {
-        true => |range| range.min,
-        false => |range| range.opt,
-    };
-    let inputs = bench::random_inputs(graph, extent);
-    let outputs = evaluate(graph, &inputs)?;
-    let arrays = |tensors: Vec<Tensor>| -> Vec<Array> {
-        tensors
-            .into_iter()
-            .map(|tensor| Array { dtype: tensor.dtype, dims: tensor.dims, bytes: tensor.bytes.to_vec() })
-            .collect()
-    };
-    let golden = Golden { inputs: arrays(inputs), outputs: arrays(outputs) };
-    let bytes: usize = golden.inputs.iter().chain(&golden.outputs).map(|array| array.bytes.len()).sum();
-    Ok((bytes <= MAX_GOLDEN_BYTES).then_some(golden))
-}
-
-fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
-    let spinner = progress::spinner("evaluating a golden case".to_owned());
-    let outputs = eval::run(graph, inputs).map_err(|error| Failure::Result(format!("error: {error}")))?;
-    spinner.finish_and_clear();
-    Ok(outputs)
 }

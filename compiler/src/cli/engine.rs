@@ -1,7 +1,5 @@
 //! A model run in this process: the same runtime and the same tables as in an emitted crate.
 
-use std::path::Path;
-
 use bumpalo::Bump;
 use lapidary::kernels::{self, KernelSet, Toolchain};
 use lapidary::lower::Target;
@@ -22,6 +20,16 @@ pub enum Place {
     Cpu,
     /// The first NVIDIA GPU.
     Cuda,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Place::Reference => "reference",
+            Place::Cpu => "cpu",
+            Place::Cuda => "cuda",
+        })
+    }
 }
 
 /// Compiles a model for the CPU or the GPU that is here.
@@ -45,12 +53,45 @@ fn local_arch() -> Result<Arch, Failure> {
     })?;
     let facts = device.facts();
     let (major, minor) = facts.compute_capability;
-    Arch::for_device(major * 10 + minor).ok_or_else(|| {
-        Failure::usage(
-            format!("{} (compute capability {major}.{minor}) is not supported", facts.name),
-            "GPUs from compute capability 8.0 on are",
-        )
-    })
+    Arch::for_device(major * 10 + minor).ok_or_else(|| unsupported(&facts.name, major, minor))
+}
+
+/// What is said of a GPU that no architecture here fits.
+fn unsupported(name: &str, major: u32, minor: u32) -> Failure {
+    let why = if major < OLDEST { "is too old" } else { "is not supported yet" };
+    let known: Vec<String> = Arch::all().map(|arch| arch.to_string()).collect();
+    Failure::usage(
+        format!("{name} (compute capability {major}.{minor}) {why}: there are kernels for {}", known.join(", ")),
+        "run with --target cpu, or on another GPU",
+    )
+}
+
+/// The least major compute capability that kernels are written for: cp.async and bf16 begin with it.
+const OLDEST: u32 = 8;
+
+/// What a measurement was made on, such as `NVIDIA H200, driver for CUDA 13.0`.
+pub fn device_name(place: Place) -> String {
+    match place {
+        Place::Cuda => match lapidary_runtime::cuda::Device::open(0) {
+            Ok(device) => {
+                let facts = device.facts();
+                let (major, minor) = (facts.driver_version / 1000, facts.driver_version % 1000 / 10);
+                format!("{}, driver for CUDA {major}.{minor}", facts.name)
+            }
+            Err(error) => format!("no GPU: {error}"),
+        },
+        Place::Cpu | Place::Reference => {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            format!("{}, {threads} threads", processor())
+        }
+    }
+}
+
+/// The processor's name where the system tells it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
 /// Loads the first plan of `compiled` and hands a session of it to `work`.
@@ -64,7 +105,10 @@ pub fn with_session<T>(
     let bump = Bump::new();
     let code: Vec<Vec<u8>> = match target_plan.target {
         Target::Cpu => Vec::new(),
-        Target::Cuda(arch) => compile_kernels(kernel_set, arch, None)?,
+        Target::Cuda(arch) => {
+            let toolchain = Toolchain::find(None).ok_or_else(|| Failure::Model(Toolchain::missing().into()))?;
+            compile_kernels(kernel_set, arch, &toolchain)?
+        }
     };
     let code: Vec<&[u8]> = code.iter().map(Vec::as_slice).collect();
     let (table_target, images) = match target_plan.target {
@@ -79,16 +123,10 @@ pub fn with_session<T>(
     work(&mut session, &tables)
 }
 
-/// Compiles kernels with the toolchain that is here, showing progress.
-pub fn compile_kernels(set: &KernelSet, arch: Arch, toolkit: Option<&Path>) -> Result<Vec<Vec<u8>>, Failure> {
-    let toolchain = Toolchain::find(toolkit).ok_or_else(|| {
-        Failure::usage(
-            "no CUDA compiler: neither NVRTC nor nvcc was found",
-            "set CUDA_HOME to a CUDA toolkit; scripts/setup-cuda installs one without root",
-        )
-    })?;
+/// Compiles kernels, showing progress.
+pub fn compile_kernels(set: &KernelSet, arch: Arch, toolchain: &Toolchain) -> Result<Vec<Vec<u8>>, Failure> {
     let bar = progress::bar("compiling kernels", set.kernels.len());
-    let cubins = kernels::compile(set, arch, &toolchain, &|done| bar.set_position(done as u64))?;
+    let cubins = kernels::compile(set, arch, toolchain, &|done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     Ok(cubins)
 }
@@ -97,4 +135,20 @@ pub fn compile_kernels(set: &KernelSet, arch: Arch, toolkit: Option<&Path>) -> R
 pub fn table_arch(arch: Arch) -> table::Arch {
     let kind = if arch.exact { ArchKind::CubinExact } else { ArchKind::Cubin };
     table::Arch { sm: arch.sm, kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_without_kernels_is_too_old_or_too_new() {
+        let old = unsupported("Tesla T4", 7, 5).to_string();
+        assert!(
+            old.starts_with("error: Tesla T4 (compute capability 7.5) is too old: there are kernels for sm_80"),
+            "{old}"
+        );
+        let new = unsupported("NVIDIA B200", 10, 0).to_string();
+        assert!(new.contains("(compute capability 10.0) is not supported yet"), "{new}");
+    }
 }

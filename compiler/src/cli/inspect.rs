@@ -1,12 +1,14 @@
 //! `lapidary inspect`: what a stage makes of a model.
 
 use clap::{Args, ValueEnum};
+use lapidary::ir::{Graph, Op, ValueId};
 use lapidary::lower::{Alternatives, Program, Residency, SegmentId, Step, Target};
+use lapidary::passes::Report;
 use lapidary::select::Pick;
 use lapidary::{TargetPlan, ir, onnx};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Failure, ModelArgs, engine};
+use super::{Failure, Format, ModelArgs, engine, output};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -40,45 +42,101 @@ enum Stage {
 impl Inspect {
     /// Prints the product of the stage.
     pub fn run(self) -> Result<(), Failure> {
+        let format = if self.json { Format::Json } else { Format::Text };
         let model = self.model.load()?;
         let options = engine::options(&self.model.shape);
         let graph = onnx::import(&model, &options.profiles)?;
         if self.stage == Stage::Import {
-            return self.text_or_json(ir::text::print(&graph));
+            return match format {
+                Format::Json => output::line(format_args!("{:#}", graph_json(&graph))),
+                Format::Text => output::line(ir::text::print(&graph).trim_end()),
+            };
         }
         let (graph, report) = lapidary::optimize(graph, options.precision);
         if self.stage == Stage::Passes {
-            let mut text = ir::text::print(&graph);
-            for firing in &report.firings {
-                text.push_str(&format!("# {}: {}\n", firing.pass, firing.at));
-            }
-            return self.text_or_json(text);
+            return passes(&graph, &report, format);
         }
         let plan = lapidary::plan_for(&graph, self.target)?;
         let steps = steps(&plan, self.stage);
         let summary = summary(&plan);
-        if self.json {
-            println!("{:#}", json!({ "summary": summary, "steps": steps }));
-            return Ok(());
+        if format == Format::Json {
+            return output::line(format_args!("{:#}", json!({ "summary": summary, "steps": steps })));
         }
         for step in &steps {
-            println!("{}", line(step));
+            output::line(line(step))?;
         }
-        println!("{summary:#}");
-        Ok(())
-    }
-
-    fn text_or_json(&self, text: String) -> Result<(), Failure> {
-        if self.json {
-            println!("{:#}", json!({ "text": text }));
-        } else {
-            print!("{text}");
+        let entries = summary.as_object().into_iter().flatten();
+        for (name, value) in entries {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            output::line(format_args!("# {name}: {value}"))?;
         }
         Ok(())
     }
 }
 
-fn summary(plan: &TargetPlan) -> serde_json::Value {
+fn passes(graph: &Graph, report: &Report, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => {
+            let firings: Vec<Value> =
+                report.firings.iter().map(|firing| json!({ "pass": firing.pass, "at": firing.at })).collect();
+            let mut out = graph_json(graph);
+            out["firings"] = json!(firings);
+            output::line(format_args!("{out:#}"))
+        }
+        Format::Text => {
+            output::line(ir::text::print(graph).trim_end())?;
+            for firing in &report.firings {
+                output::line(format_args!("# {}: {}", firing.pass, firing.at))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A graph or a region for a program: values by their numbers, each with name and type where it is made.
+fn graph_json(graph: &Graph) -> Value {
+    let value = |id: ValueId| {
+        let dims: Vec<String> = graph.ty(id).dims.iter().map(ToString::to_string).collect();
+        json!({
+            "id": id.index(), "name": *graph.value(id).name, "type": graph.ty(id).dtype.to_string(), "dims": dims,
+        })
+    };
+    let constants = graph.value_ids().filter(|&id| graph.constant(id).is_some());
+    let nodes: Vec<Value> = graph
+        .order()
+        .into_iter()
+        .map(|id| {
+            let node = graph.node(id);
+            let operands: Vec<Option<usize>> = node.inputs.iter().map(|id| id.map(ValueId::index)).collect();
+            let results: Vec<Option<Value>> = node.outputs.iter().map(|id| id.map(value)).collect();
+            let mut out = json!({
+                "op": node.op.name(), "operands": operands, "results": results, "onnx": node.origin.to_string(),
+            });
+            if let Op::If { then_region, else_region } = &node.op {
+                out["then"] = graph_json(&then_region.0);
+                out["else"] = graph_json(&else_region.0);
+            }
+            out
+        })
+        .collect();
+    let ranges = |symbol: &ir::Symbol| -> Vec<[i64; 3]> {
+        symbol.ranges.iter().map(|range| [range.min, range.opt, range.max]).collect()
+    };
+    let symbols: serde_json::Map<String, Value> =
+        graph.symbols.iter().map(|(name, symbol)| (name.to_string(), json!(ranges(symbol)))).collect();
+    let outputs = graph.outputs().iter().map(|(name, id)| json!({ "name": name, "value": id.index() }));
+    json!({
+        "name": graph.name,
+        "symbols": symbols,
+        "constraints": graph.constraints.iter().map(|constraint| &*constraint.why).collect::<Vec<_>>(),
+        "inputs": graph.inputs().iter().map(|&id| value(id)).collect::<Vec<_>>(),
+        "constants": constants.map(value).collect::<Vec<_>>(),
+        "nodes": nodes,
+        "outputs": outputs.collect::<Vec<_>>(),
+    })
+}
+
+fn summary(plan: &TargetPlan) -> Value {
     let arenas: Vec<u64> = plan.plan.arenas.iter().map(|arena| arena.bytes).collect();
     let init = plan.plan.chosen.program.segment(Program::INIT).len();
     json!({
@@ -92,7 +150,7 @@ fn summary(plan: &TargetPlan) -> serde_json::Value {
     })
 }
 
-fn steps(plan: &TargetPlan, stage: Stage) -> Vec<serde_json::Value> {
+fn steps(plan: &TargetPlan, stage: Stage) -> Vec<Value> {
     let program = &plan.plan.chosen.program;
     let mut out = Vec::new();
     for (segment, items) in program.segments.iter().enumerate() {
@@ -152,7 +210,7 @@ fn describe(program: &Program, id: lapidary::lower::TensorId) -> String {
     format!("{place}{} {}{:?}", tensor.name, tensor.ty.dtype, tensor.ty.dims)
 }
 
-fn line(step: &serde_json::Value) -> String {
+fn line(step: &Value) -> String {
     let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
     let list = |key: &str| {
         let items = step[key].as_array().map(Vec::as_slice).unwrap_or_default();

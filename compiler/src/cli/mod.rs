@@ -1,6 +1,7 @@
 //! The command line: the only place of the compiler that prints, and that writes files.
 //!
-//! Exit codes: 0 all is well, 1 the model or a result is at fault, 2 the call is.
+//! Exit codes: 0 all is well; 1 the model or a result is at fault; 2 the call is, with the files that it names and the
+//! machine that it runs on. A mistake of ours ends with 101, as panics do.
 
 mod bench;
 mod case;
@@ -9,8 +10,11 @@ mod compare;
 mod compile;
 mod engine;
 mod failure;
+mod golden;
+mod inputs;
 mod inspect;
 mod npy;
+mod output;
 mod progress;
 mod run;
 mod verify;
@@ -25,9 +29,15 @@ use lapidary::profiles::Profiles;
 
 pub use failure::Failure;
 
+const EXIT_CODES: &str = "Exit codes:
+  0  all is well
+  1  the model or a result is at fault
+  2  the call is: its arguments, the files that it names, a GPU or CUDA compiler that is not there
+  101  a mistake of Lapidary's; please report it";
+
 /// Compiles ONNX models to standalone Rust crates.
 #[derive(Parser)]
-#[command(name = "lapidary", version, about, disable_help_subcommand = true)]
+#[command(name = "lapidary", version, about, disable_help_subcommand = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +57,13 @@ enum Command {
     Check(check::Check),
     /// Print what a stage of the compiler makes of a model.
     Inspect(inspect::Inspect),
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
 }
 
 /// What every command that compiles takes.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lapidary::diag::quoted;
 use lapidary::ir::eval::{self, Tensor};
 use lapidary::ir::{Def, Graph, Op};
 use lapidary::passes::Precision;
@@ -15,7 +16,7 @@ use lapidary_runtime::{DType, LaunchMode};
 use super::case::{Bar, Case, CaseDir, Expected};
 use super::compare::Distance;
 use super::engine::{self, Place};
-use super::{Failure, ShapeArgs, npy, progress, run};
+use super::{Failure, ShapeArgs, npy, output, progress, run};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -60,15 +61,36 @@ impl Verify {
         } else {
             self.compiled(&model, &graph, &dir.cases, options, bar, saved.as_ref())?
         };
+        self.judge(&dir.cases, &graph, &checks)
+    }
+
+    /// Prints the comparisons, and what was not compared. A case in which nothing was has shown nothing, and fails.
+    fn judge(&self, cases: &[Case], graph: &Graph, checks: &[Check]) -> Result<(), Failure> {
+        for check in checks {
+            output::line(format_args!("{:4} {}", if check.passed { "ok" } else { "FAIL" }, check.text))?;
+        }
+        let mut unexpected = 0;
+        for case in cases {
+            for (name, _) in graph.outputs() {
+                if !case.outputs.iter().any(|expected| expected.name == *name) {
+                    unexpected += 1;
+                    output::line(format_args!("-    {}: nothing is expected of {}", case.name, quoted(name)))?;
+                }
+            }
+        }
+        let at = format!("file {}", quoted(&self.case_dir.display().to_string()));
         let failed = checks.iter().filter(|check| !check.passed).count();
-        for check in &checks {
-            println!("{:4} {}", if check.passed { "ok" } else { "FAIL" }, check.text);
-        }
         if failed > 0 {
-            return Err(Failure::Result(format!("{failed} of {} comparisons failed", checks.len())));
+            let what = format!("{failed} of {} comparisons failed on {}", checks.len(), self.target);
+            return Err(Failure::result(what, at, "--bisect names the first tensor that differs from the reference"));
         }
-        println!("{} comparisons ok on {:?}", checks.len(), self.target);
-        Ok(())
+        if let Some(empty) = cases.iter().find(|case| case.outputs.is_empty()) {
+            let what = format!("{}: nothing was compared", empty.name);
+            return Err(Failure::result(what, at, "give the case an expected output"));
+        }
+        let without =
+            if unexpected == 0 { String::new() } else { format!(", {unexpected} outputs without expectation") };
+        output::line(format_args!("{} comparisons ok on {}{without}", checks.len(), self.target))
     }
 
     fn bar(&self, graph: &Graph, stated: Bar) -> Bar {
@@ -101,7 +123,7 @@ impl Verify {
             for (number, case) in cases.iter().enumerate() {
                 session.run(&run::refs(&case.inputs)?)?;
                 let outputs: Vec<Tensor> =
-                    (0..tables.outputs.len()).map(|k| run::output(session, k)).collect::<Result<_, _>>()?;
+                    (0..tables.outputs.len()).map(|k| run::output_of(session, k)).collect::<Result<_, _>>()?;
                 for (port, given) in tables.outputs.iter().zip(&outputs) {
                     checks.extend(Check::against(case, port.name, given, bar));
                 }
@@ -132,8 +154,11 @@ impl Verify {
                 match watched {
                     Watched::Saturated => checks.extend(off.into_iter().map(|(_, check)| check)),
                     Watched::All => match off.iter().map(|(_, check)| check).find(|check| !check.passed) {
-                        Some(first) => println!("first diverging tensor: {}", first.text),
-                        None => println!("{}: no inner tensor diverges ({} compared)", case.name, off.len()),
+                        Some(first) => output::line(format_args!("first diverging tensor: {}", first.text))?,
+                        None => {
+                            let count = off.len();
+                            output::line(format_args!("{}: no inner tensor diverges ({count} compared)", case.name))?;
+                        }
                     },
                 }
             }
@@ -188,7 +213,7 @@ fn reference(graph: &Graph, cases: &[Case], bar: Bar, saved: Option<&Saved>) -> 
     let mut checks = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let spinner = progress::spinner(format!("evaluating {}", case.name));
-        let values = eval::run(graph, &case.inputs).map_err(|error| Failure::Result(format!("error: {error}")))?;
+        let values = eval::run(graph, &case.inputs)?;
         spinner.finish_and_clear();
         for ((name, _), given) in graph.outputs().iter().zip(&values) {
             checks.extend(Check::against(case, name, given, bar));
@@ -223,8 +248,7 @@ fn reference_values(graph: &Graph, inputs: &[Tensor], watched: Watched) -> Resul
         if wanted.contains(&value) && computed && tensor.dtype != DType::Bool {
             values.insert(graph.value(value).name.to_string(), tensor.clone());
         }
-    })
-    .map_err(|error| Failure::Result(format!("error: {error}")))?;
+    })?;
     Ok(values)
 }
 
@@ -232,22 +256,15 @@ fn reference_values(graph: &Graph, inputs: &[Tensor], watched: Watched) -> Resul
 fn saturating_operand(graph: &Graph, output: lapidary::ir::ValueId) -> Option<lapidary::ir::ValueId> {
     let node = graph.node(graph.producer(output)?);
     let first = node.inputs.first().copied().flatten()?;
-    match &node.op {
-        Op::Softmax(_) => Some(first),
-        Op::Pointwise(program) => {
-            let sigmoid = program.steps.len() == 1
-                && program.steps[0].op == ScalarOp::Sigmoid
-                && program.steps[0].operands() == [Arg::Input(0)];
-            let view = program.is_identity();
-            if sigmoid {
-                Some(first)
-            } else if view {
-                saturating_operand(graph, first)
-            } else {
-                None
-            }
-        }
-        Op::Reshape(_) | Op::Transpose(_) => saturating_operand(graph, first),
-        _ => None,
+    if matches!(node.op, Op::Softmax(_)) {
+        return Some(first);
     }
+    let view = match &node.op {
+        Op::Pointwise(program) => match program.steps.as_slice() {
+            [step] if step.op == ScalarOp::Sigmoid && step.operands() == [Arg::Input(0)] => return Some(first),
+            _ => program.is_identity(),
+        },
+        other => matches!(other, Op::Reshape(_) | Op::Transpose(_)),
+    };
+    if view { saturating_operand(graph, first) } else { None }
 }
