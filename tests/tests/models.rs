@@ -42,10 +42,48 @@ models!(
     eeg_seizure_bilstm,
 );
 
-/// The model with 25 `If`s in 50 subgraphs imports, its text form round-trips, and the reference evaluates it.
-#[test]
-fn silero_vad_v6_on_the_reference() {
-    verify("silero_vad_v6", "reference");
+/// The model with 25 `If`s in 50 subgraphs imports and runs.
+mod silero_vad_v6 {
+    use lapidary::ir::text;
+    use lapidary::onnx;
+    use lapidary::passes::Precision;
+    use lapidary::profiles::Profiles;
+    use lapidary_tests::{case_dir, emitted};
+
+    #[test]
+    fn reference() {
+        super::verify("silero_vad_v6", "reference");
+    }
+
+    #[test]
+    fn cpu() {
+        super::verify("silero_vad_v6", "cpu");
+    }
+
+    /// Printed, read and printed again it is the same text, as imported and behind the passes.
+    #[test]
+    fn round_trip() {
+        let Some(dir) = case_dir("silero_vad_v6") else { return };
+        let saved = tempfile::tempdir().unwrap();
+        emitted::save(&dir, "reference", saved.path()).unwrap();
+        let mut profiles = Profiles::new();
+        for dim in std::fs::read_to_string(saved.path().join("dims.txt")).unwrap().lines() {
+            let (name, range) = Profiles::parse(dim).unwrap();
+            profiles.add(&name, range);
+        }
+        let model = onnx::load(&dir.join("model.onnx")).unwrap();
+        let imported = onnx::import(&model, &profiles).unwrap();
+        let (passed, _) = lapidary::optimize(imported.clone(), Precision::default());
+        for graph in [imported, passed] {
+            let printed = text::print(&graph);
+            assert!(printed.matches(" = if(").count() > 0, "no branch is left");
+            let constants = text::named_constants(&graph);
+            let read = text::parse(&printed, &|name| constants.get(name).cloned()).unwrap();
+            let again = text::print(&read);
+            let differs = printed.lines().zip(again.lines()).find(|(a, b)| a != b);
+            assert!(printed == again, "{differs:?}");
+        }
+    }
 }
 
 #[test]
