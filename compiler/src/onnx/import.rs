@@ -555,7 +555,7 @@ fn unknown_operator(node: &NodeProto, opset: i64) -> Fault {
             format!("it is from version {since} on: correct the model's opset_import"),
         ),
         None => Fault::unsupported(
-            format!("the operator {domain}::{} is not supported", node.op_type()),
+            format!("the operator {}::{} is not supported", domain.escape_debug(), node.op_type().escape_debug()),
             "express it by supported operators when exporting (SUPPORTED.md lists them)",
         ),
     }
