@@ -61,7 +61,8 @@ fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<Buff
     for (buffer, what, bytes) in wanted {
         let (_, most) = program.range(&bytes, profile);
         // Sums of sizes must not overflow either.
-        match u64::try_from(most) {
+        // An extent below 0 breaks a constraint, so that no shape of the profile reaches the runtime with it.
+        match u64::try_from(most.max(0)) {
             Ok(most) if most < 1 << 56 => {
                 let size = sizes.entry(buffer).or_insert(0);
                 *size = most.max(*size);

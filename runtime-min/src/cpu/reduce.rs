@@ -193,6 +193,10 @@ pub fn run(spec: &Reduce, x: &Tensor<'_>, out: &mut TensorMut<'_>, scratch: &mut
     // A bool is a number here: only the extrema come with it.
     let dtype = if x.dtype == DType::Bool { DType::U8 } else { x.dtype };
     number!(dtype, T => reduce::<T>(spec.kind, &nest, x.words(), out.words(), scratch));
+    if x.dtype == DType::Bool {
+        // The neutral element of a minimum is that of the bytes.
+        out.bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+    }
 }
 
 fn reduce<T: Number>(kind: ReduceKind, nest: &Nest, x: &[T], out: &mut [T], scratch: &mut Buffer) {
@@ -387,6 +391,19 @@ mod tests {
         assert_eq!((of(ReduceKind::Max), of(ReduceKind::Min)), (f32::NEG_INFINITY, f32::INFINITY));
         assert_eq!(of(ReduceKind::LogSumExp), f32::NEG_INFINITY);
         assert_eq!(reduced(ReduceKind::Max, Axes::of([0]), &[] as &[i32], &[0, 2]), [i32::MIN; 2]);
+    }
+
+    #[test]
+    fn extrema_of_no_bools_are_bools() {
+        for (kind, expected) in [(ReduceKind::Min, 1), (ReduceKind::Max, 0)] {
+            let spec = Reduce { kind, axes: Axes::of([0]) };
+            let none = Tensor { dtype: DType::Bool, ..tensor(&[] as &[u8], &[0, 2]) };
+            let mut out = [7u8; 2];
+            let mut result = tensor_mut(&mut out, &[1, 2]);
+            result.dtype = DType::Bool;
+            run(&spec, &none, &mut result, &mut Buffer::default());
+            assert_eq!(out, [expected; 2]);
+        }
     }
 
     #[test]
