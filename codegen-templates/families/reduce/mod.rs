@@ -179,7 +179,18 @@ impl Reduction<'_> {
     /// The reduced axis is the innermost: teams of several sizes a row, and parts of rows where there are few.
     fn rows(&self, rows: &Expr, n: &Expr, answer: &mut Answer) {
         let vec = widest(n, self.bytes(), self.shapes);
-        for team in teams(self.typical(n), vec) {
+        let longest = self.shapes.max(n);
+        let mut teams = teams(self.typical(n), vec);
+        if !teams.contains(&i64::from(THREADS)) && longest / teams[0] > LONGEST_SUM {
+            teams.push(i64::from(THREADS));
+        }
+        for team in teams {
+            if team < i64::from(THREADS) && longest / team > LONGEST_SUM {
+                let each = longest / team;
+                answer
+                    .refuse(format!("reduce_rows/t{team}v{vec}"), format!("a thread would add {each} numbers in turn"));
+                continue;
+            }
             let mut call = self.call("rows");
             call.ints(&[("THREADS", i64::from(THREADS)), ("ROW_THREADS", team), ("VEC", vec)]);
             call.pointer("const void", "x", &self.from.0);
@@ -286,6 +297,10 @@ impl Reduction<'_> {
         answer.offer("reduce_general/t256".to_owned(), vec![launch], work.microseconds(self.arch));
     }
 }
+
+/// As many numbers a thread of a small team may add to one sum in turn: the error of a sum in f32 grows with them (N. J.
+/// Higham, "The accuracy of floating point summation"). Larger teams, which sum in a tree, come first.
+const LONGEST_SUM: i64 = 1 << 14;
 
 /// The name of a kind, and how `reduce::Kind` spells it.
 fn kind(kind: ReduceKind) -> (&'static str, &'static str) {

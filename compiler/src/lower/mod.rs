@@ -4,15 +4,18 @@
 //! segments. Needs: a verified graph. Chooses nothing. What no kernel can do is reported here at the latest, all of it
 //! together.
 
+mod cpu;
 mod program;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lapidary_runtime::DType;
 use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, Op, SymbolSource, Type, ValueId};
+pub use cpu::cpu_op;
 pub use program::{Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 
 /// What a model is compiled for.
@@ -216,7 +219,7 @@ impl Lowering<'_> {
     }
 
     fn cpu(&mut self, problem: &Problem, label: &str) -> Alternatives {
-        if let Err(reason) = crate::plan::cpu_supports(problem) {
+        if let Err(reason) = cpu::check(problem) {
             self.no_kernel(problem, label, &reason);
         }
         Alternatives::Cpu
@@ -241,6 +244,11 @@ impl Lowering<'_> {
     fn no_kernel(&mut self, problem: &Problem, label: &str, reason: &str) {
         let operands: Vec<String> =
             problem.inputs.iter().flatten().map(|ty| format!("{}{:?}", ty.dtype, ty.dims)).collect();
+        let usual = problem.inputs.iter().flatten().all(|ty| ty.dtype == DType::F32 || ty.dtype == DType::I64);
+        let help = match self.target {
+            Target::Cuda(_) if usual => "give its dimensions smaller ranges by --dim, or compile for the target cpu",
+            Target::Cuda(_) | Target::Cpu => "convert the operands to f32 in the model, or compile for another target",
+        };
         let at = Place::Node {
             name: label.to_owned(),
             op: kind_name(&problem.kind).to_owned(),
@@ -250,7 +258,7 @@ impl Lowering<'_> {
         self.diagnostics.push(
             Diagnostic::error("E0501", at, format!("no kernel of target {} does this", self.target))
                 .why(format!("its operands are {}; {reason}", operands.join(", ")))
-                .help("convert the operands to f32 in the model, or compile for another target"),
+                .help(help),
         );
     }
 

@@ -19,7 +19,7 @@ use crate::select::{Chosen, Pick};
 pub use arena::ALIGNMENT;
 pub use check::{CheckedPlan, check};
 pub use lifetime::Lifetime;
-pub use tables::{cpu_supports, tables};
+pub use tables::tables;
 
 /// A chosen program with a place for every buffer.
 #[derive(Clone, Debug)]

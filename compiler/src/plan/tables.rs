@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use bumpalo::Bump;
 use lapidary_runtime::DType;
 use lapidary_runtime::table::{
-    Action, Constraint, CpuOp, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port,
-    Profile, Program as TableProgram, Range, Segment, Step, Symbol, Target as TableTarget, Tensor,
+    Action, Constraint, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port, Profile,
+    Range, Segment, Step, Symbol, Target as TableTarget, Tensor,
 };
-use lapidary_templates::{Atom, Candidate, Expr, Kind, Problem, Program as Pointwise, candidate};
+use lapidary_templates::{Atom, Candidate, Expr, candidate};
 
 use super::{CheckedPlan, Scratch};
 use crate::ir::SymbolSource;
 use crate::kernels::KernelSet;
-use crate::lower::{BufferId, SegmentId, Step as PlanStep, TensorId, Work};
+use crate::lower::{BufferId, SegmentId, Step as PlanStep, TensorId, Work, cpu_op};
 use crate::select::Pick;
 
 /// The tables of a plan. `images` are the compiled kernels, or none where the tables are printed rather than run.
@@ -33,20 +33,6 @@ pub fn tables<'b>(
     let mut writer =
         Writer { plan, kernels, bump, arena_buffers, symbols, slots: BTreeMap::new(), formulas: Vec::new() };
     writer.tables(target, images)
-}
-
-/// Whether the `cpu` target's functions do a problem.
-///
-/// # Errors
-/// Why not, in words.
-pub fn cpu_supports(problem: &Problem) -> Result<(), String> {
-    for operand in problem.inputs.iter().chain(&problem.outputs).flatten() {
-        let narrow_float = operand.dtype.is_float() && operand.dtype.bits() == 8;
-        if operand.dtype.bits() < 8 || narrow_float {
-            return Err(format!("{} is a storage type", operand.dtype));
-        }
-    }
-    Ok(())
 }
 
 struct Writer<'p, 'b> {
@@ -174,7 +160,8 @@ impl<'b> Writer<'_, 'b> {
     }
 
     fn cpu_step(&mut self, work: &Work) -> Step<'b> {
-        let op = self.cpu_op(&work.problem.kind);
+        let bump = self.bump;
+        let op = cpu_op(&work.problem.kind, &mut |extent| self.dim(extent), bump);
         Step {
             action: Action::Cpu(op),
             inputs: self.bump.alloc_slice_copy(&self.operands(&work.inputs)),
@@ -294,53 +281,5 @@ impl<'b> Writer<'_, 'b> {
         self.postfix(a, code);
         self.postfix(b, code);
         code.push(op);
-    }
-
-    fn pointwise(&self, program: &Pointwise) -> TableProgram<'b> {
-        TableProgram {
-            inputs: self.bump.alloc_slice_copy(&program.inputs),
-            steps: self.bump.alloc_slice_copy(&program.steps),
-            outputs: self.bump.alloc_slice_copy(&program.outputs),
-        }
-    }
-
-    fn cpu_op(&mut self, kind: &Kind) -> CpuOp<'b> {
-        match kind {
-            Kind::Pointwise(program) => CpuOp::Pointwise(self.pointwise(program)),
-            Kind::MatMul(spec, epilogue) => {
-                CpuOp::MatMul { spec: *spec, epilogue: epilogue.as_ref().map(|program| self.pointwise(program)) }
-            }
-            Kind::Conv(spec, epilogue) => {
-                CpuOp::Conv { spec: *spec, epilogue: epilogue.as_ref().map(|program| self.pointwise(program)) }
-            }
-            Kind::ConvTranspose(spec) => CpuOp::ConvTranspose(*spec),
-            Kind::Pool(spec) => CpuOp::Pool(*spec),
-            Kind::Reduce(spec) => CpuOp::Reduce(*spec),
-            Kind::ArgReduce(spec) => CpuOp::ArgReduce(*spec),
-            Kind::Softmax(spec) => CpuOp::Softmax(*spec),
-            Kind::Norm(spec) => CpuOp::Norm(*spec),
-            Kind::GroupNorm(spec) => CpuOp::GroupNorm(*spec),
-            Kind::Transpose(spec) => CpuOp::Transpose(*spec),
-            Kind::Expand => CpuOp::Expand,
-            Kind::Slice { starts, steps } => {
-                CpuOp::Slice { starts: self.dims(starts), steps: self.bump.alloc_slice_copy(steps) }
-            }
-            Kind::Concat { axis } => CpuOp::Concat { axis: *axis },
-            Kind::Pad { mode, lo } => CpuOp::Pad { mode: *mode, lo: self.dims(lo) },
-            Kind::Gather { axis } => CpuOp::Gather { axis: *axis },
-            Kind::GatherElements { axis } => CpuOp::GatherElements { axis: *axis },
-            Kind::GatherNd { batch_dims } => CpuOp::GatherNd { batch_dims: *batch_dims },
-            Kind::ScatterElements { axis, mode } => CpuOp::ScatterElements { axis: *axis, mode: *mode },
-            Kind::ScatterNd { mode } => CpuOp::ScatterNd { mode: *mode },
-            Kind::Resize(spec) => CpuOp::Resize(*spec),
-            Kind::Recurrent(spec) => CpuOp::Recurrent(*spec),
-            Kind::CumSum { axis, exclusive, reverse } => {
-                CpuOp::CumSum { axis: *axis, exclusive: *exclusive, reverse: *reverse }
-            }
-            Kind::TopK { axis, largest } => CpuOp::TopK { axis: *axis, largest: *largest },
-            Kind::Range => CpuOp::Range,
-            Kind::Extents(values) => CpuOp::Extents(self.dims(values)),
-            Kind::Copy => CpuOp::Copy,
-        }
     }
 }

@@ -21,33 +21,49 @@ pub struct Prepared {
 /// # Errors
 /// [`Error::Unsupported`] with the first step that has no function.
 pub fn prepare(tables: &PlanTables<'_>) -> Result<Vec<Vec<Prepared>>, Error> {
+    let operand = |&index: &u32| {
+        let tensor = if index == NONE { None } else { tables.tensors.get(index as usize) };
+        tensor.map(|tensor| Operand { dtype: tensor.dtype, rank: tensor.dims.len() })
+    };
     let of_step = |step: &Step<'_>| {
-        let types = Types { tables, step };
-        types.prepare().map_err(|why| Error::Unsupported { step: step.label.to_owned(), why })
+        let [inputs, outputs] = [step.inputs, step.outputs].map(|list| list.iter().map(operand).collect::<Vec<_>>());
+        let types = Types { inputs: &inputs, outputs: &outputs };
+        types.prepare(&step.action).map_err(|why| Error::Unsupported { step: step.label.to_owned(), why })
     };
     tables.segments.iter().map(|segment| segment.steps.iter().map(of_step).collect()).collect()
 }
 
-/// The element types of a step's operands and results.
+/// Whether there is a function for an operation on such operands: what loading a plan asks of each step, and compiling
+/// one beforehand.
+///
+/// # Errors
+/// Why not, in words.
+pub fn supports(op: &CpuOp<'_>, inputs: &[Option<Operand>], outputs: &[Option<Operand>]) -> Result<(), String> {
+    Types { inputs, outputs }.function(op).map(|_| ())
+}
+
+/// What of an operand or result decides whether there is a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    pub dtype: DType,
+    pub rank: usize,
+}
+
+/// A step's operands and results; `None` where one is absent.
 struct Types<'t> {
-    tables: &'t PlanTables<'t>,
-    step: &'t Step<'t>,
+    inputs: &'t [Option<Operand>],
+    outputs: &'t [Option<Operand>],
 }
 
 type Check<T> = Result<T, String>;
 
 impl Types<'_> {
-    fn of(&self, list: &[u32], k: usize) -> Option<DType> {
-        let index = *list.get(k)?;
-        if index == NONE { None } else { Some(self.tables.tensors.get(index as usize)?.dtype) }
-    }
-
     fn operand(&self, k: usize) -> Option<DType> {
-        self.of(self.step.inputs, k)
+        Some((*self.inputs.get(k)?)?.dtype)
     }
 
     fn result(&self, k: usize) -> Option<DType> {
-        self.of(self.step.outputs, k)
+        Some((*self.outputs.get(k)?)?.dtype)
     }
 
     fn input(&self, k: usize) -> Check<DType> {
@@ -58,12 +74,8 @@ impl Types<'_> {
         self.result(k).ok_or_else(|| format!("result {k} is missing"))
     }
 
-    fn rank(&self, index: u32) -> usize {
-        self.tables.tensors.get(index as usize).map_or(0, |tensor| tensor.dims.len())
-    }
-
-    fn prepare(&self) -> Check<Prepared> {
-        match &self.step.action {
+    fn prepare(&self, action: &Action<'_>) -> Check<Prepared> {
+        match action {
             Action::Cpu(op) => self.function(op),
             Action::Launch(_) => Err("a kernel launch in a plan for the cpu".to_owned()),
             Action::If { .. } => {
@@ -77,7 +89,7 @@ impl Types<'_> {
         match op {
             CpuOp::Pointwise(program) => return self.program(program),
             CpuOp::MatMul { epilogue, .. } => {
-                if self.step.inputs.iter().take(2).any(|&index| self.rank(index) < 2) {
+                if self.inputs.iter().take(2).any(|operand| operand.is_none_or(|operand| operand.rank < 2)) {
                     return Err("a matrix has two axes or more".to_owned());
                 }
                 return self.product(epilogue.as_ref());
@@ -122,7 +134,7 @@ impl Types<'_> {
                 same(self.output(0)?, self.input(0)?)?;
             }
             CpuOp::Concat { .. } => {
-                (0..self.step.inputs.len()).try_for_each(|k| same(self.input(k)?, self.output(0)?))?;
+                (0..self.inputs.len()).try_for_each(|k| same(self.input(k)?, self.output(0)?))?;
             }
             CpuOp::Pad { .. } => {
                 same(self.output(0)?, self.input(0)?)?;
@@ -169,13 +181,13 @@ impl Types<'_> {
     }
 
     fn program(&self, program: &Program<'_>) -> Check<Prepared> {
-        if self.step.inputs.len() != program.inputs.len() {
-            return Err(format!("a program of {} operands is given {}", program.inputs.len(), self.step.inputs.len()));
+        if self.inputs.len() != program.inputs.len() {
+            return Err(format!("a program of {} operands is given {}", program.inputs.len(), self.inputs.len()));
         }
         for (k, dtype) in program.inputs.iter().enumerate() {
             same(self.input(k)?, *dtype)?;
         }
-        let stored: Vec<DType> = (0..self.step.outputs.len()).map(|k| self.output(k)).collect::<Check<_>>()?;
+        let stored: Vec<DType> = (0..self.outputs.len()).map(|k| self.output(k)).collect::<Check<_>>()?;
         Ok(Prepared { program: Some(compile(program, &stored)?) })
     }
 

@@ -33,5 +33,6 @@ mod testing;
 mod tests;
 mod window;
 
+pub use check::{Operand, supports};
 pub use engine::Engine;
 pub use exec::Exec;

@@ -287,15 +287,18 @@ impl<'a> Exec<'a> {
         Ok(())
     }
 
-    /// Waits for what was enqueued; poisons the session if any of it failed.
+    /// Waits for what was enqueued; a failure of the device poisons the session. A branch that does not take the shapes
+    /// has harmed nothing.
     fn finish(&mut self, enqueued: Result<(), Error>) -> Result<(), Error> {
         self.timing = None;
         // Also after a failure: nothing may be copying to or from our memory when we return.
         let done = self.stream.synchronize().map_err(during("running the model"));
-        if let Err(error) = enqueued.and(done) {
-            let _ = self.poison.set(error.to_string());
-            return Err(error);
+        for failure in [&enqueued, &done] {
+            if let Err(error @ Error::Cuda { .. }) = failure {
+                let _ = self.poison.set(error.to_string());
+            }
         }
+        enqueued.and(done)?;
         if let Some(stopwatch) = &self.stopwatch {
             self.timing = Some(stopwatch.read().map_err(during("measuring"))?);
         }

@@ -152,10 +152,12 @@ impl<'a> Exec<'a> {
         Ok(())
     }
 
-    /// Waits for what was enqueued before a failure, and poisons the session.
+    /// Waits for what was enqueued before a failure; one of the device poisons the session.
     fn abandon(&mut self, error: Error) -> Error {
-        let _ = self.stream.synchronize();
-        let _ = self.poison.set(error.to_string());
+        let done = self.stream.synchronize();
+        if done.is_err() || matches!(error, Error::Cuda { .. }) {
+            let _ = self.poison.set(error.to_string());
+        }
         error
     }
 }

@@ -248,6 +248,18 @@ fn branches_are_decided_by_the_host() {
 }
 
 #[test]
+fn a_branch_that_does_not_take_the_shapes_harms_nothing() {
+    const FIVE: Constraint<'static> =
+        Constraint { segment: 2, kind: ConstraintKind::Equal, left: N, right: Dim::Const(5), why: "the branch" };
+    static TABLES: PlanTables<'static> = PlanTables { constraints: &[FIVE], ..tables(BRANCHED) };
+    let mut rig = Rig::new(&TABLES, true, LaunchMode::Graph);
+    assert!(matches!(rig.run(&ramp(4)), Err(Error::Constraint { left: 4, right: 5, .. })));
+    assert_eq!(rig.run(&ramp(5)).expect("runs"), expected(5));
+    let mut other = Rig::new(&TABLES, false, LaunchMode::Graph);
+    assert_eq!(other.run(&ramp(2)).expect("the other branch takes all"), [0.0, -2.0]);
+}
+
+#[test]
 fn an_observer_sees_each_result() {
     let mut rig = Rig::new(&BRANCHED_TABLES, true, LaunchMode::Graph);
     let (x, change) = (ramp(2), rig.resolve(2));

@@ -80,9 +80,16 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
             let roi: Vec<f64> = (0..dims[0]).map(|k| if k < half { starts[k % 4] } else { ends[k % 4] }).collect();
             Tensor::from_f64s(dtype, dims, &roi)
         }
+        // Weights as a trained layer has them: with larger ones each step multiplies the last one's rounding.
+        (Kind::Recurrent(spec), 1 | 2) => {
+            let spread = 1.0 / f64::from(spec.hidden).sqrt();
+            Tensor::from_f64s(dtype, dims, &(0..count).map(|_| spread * (2.0 * noise.unit() - 1.0)).collect::<Vec<_>>())
+        }
         (Kind::Recurrent(_), 4) => integers((0..count).map(|_| noise.whole(1, data[0] as i64 + 1)).collect()),
         (Kind::Range, _) => Tensor::from_f64s(dtype, dims, &[if operand == 0 { 3.0 } else { 2.0 }]),
         (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
+        // Means that cancel say nothing of the sum.
+        (Kind::Norm(_), 0) => plain(dtype, dims, Domain::Positive, noise),
         (Kind::Pointwise(program), _) if program.steps.iter().any(|step| partial(step.op)) => {
             plain(dtype, dims, Domain::Positive, noise)
         }
@@ -100,14 +107,11 @@ enum Domain {
 
 fn reduced(kind: ReduceKind) -> Domain {
     match kind {
-        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp => Domain::Positive,
-        ReduceKind::Sum
-        | ReduceKind::Mean
-        | ReduceKind::Max
-        | ReduceKind::Min
-        | ReduceKind::L1
-        | ReduceKind::L2
-        | ReduceKind::SumSquare => Domain::Any,
+        // Logarithms of negative numbers, and sums that cancel, say nothing of the kernel.
+        ReduceKind::Prod | ReduceKind::LogSum | ReduceKind::LogSumExp | ReduceKind::Sum | ReduceKind::Mean => {
+            Domain::Positive
+        }
+        ReduceKind::Max | ReduceKind::Min | ReduceKind::L1 | ReduceKind::L2 | ReduceKind::SumSquare => Domain::Any,
     }
 }
 

@@ -298,7 +298,7 @@ fn scatters() -> Problems {
         all.push(("scatter points", scatter(Kind::ScatterNd { mode }, dtype, I64, points)));
     }
     let flags = Kind::ScatterNd { mode: ScatterMode::Set };
-    all.push(("scatter flags", scatter(flags, Bool, I32, ["b s", "h 1", "h s"])));
+    all.push(("scatter flags", scatter(flags, Bool, I32, ["h s", "b 1", "b s"])));
     all
 }
 

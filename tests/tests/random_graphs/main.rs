@@ -28,13 +28,16 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use recipe::Recipe;
 
 /// How many graphs are checked unless the environment says otherwise.
-const GRAPHS: u64 = if cfg!(debug_assertions) { 100 } else { 1500 };
+const GRAPHS: u64 = if cfg!(debug_assertions) { 150 } else { 6000 };
 
 /// On a GPU, where each graph has kernels to compile.
 const GRAPHS_ON_GPU: u64 = 60;
 
 /// How many smaller recipes are tried before a failure is shown.
 const SHRINKS: usize = 800;
+
+/// The same on a GPU.
+const SHRINKS_ON_GPU: usize = 30;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
@@ -100,7 +103,8 @@ fn shrink(tree: &mut impl ValueTree<Value = Recipe>, failure: Failure, gpu: Opti
     let (mut smallest, mut failure) = (tree.current(), failure);
     let mut tries = 0;
     let mut moved = tree.simplify();
-    while moved && tries < SHRINKS {
+    let most = if gpu.is_some() { SHRINKS_ON_GPU } else { SHRINKS };
+    while moved && tries < most {
         tries += 1;
         match check(&tree.current(), gpu) {
             Err(other) if other.property == failure.property => {
