@@ -68,7 +68,7 @@ pub fn grow(recipe: &Recipe) -> Graph {
     let mut outputs: Vec<ValueId> = unused.into_iter().take(MAX_OUTPUTS).collect();
     // Also a value that is used inside, or an input given out again.
     let extra = pool[usize::from(recipe.data) % pool.len()];
-    if outputs.is_empty() || (recipe.data % 3 == 0 && !outputs.contains(&extra)) {
+    if outputs.is_empty() || (recipe.data.is_multiple_of(3) && !outputs.contains(&extra)) {
         outputs.push(extra);
     }
     for (k, output) in outputs.into_iter().enumerate() {
