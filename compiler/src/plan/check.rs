@@ -38,8 +38,9 @@ pub fn check(plan: Plan) -> Result<CheckedPlan, Vec<String>> {
     if errors.is_empty() { Ok(CheckedPlan(plan)) } else { Err(errors) }
 }
 
-/// The bytes that each buffer must have in a profile: as many as the largest tensor that views it, or as the candidate
-/// asks for that uses it as scratch memory.
+/// The bytes that each buffer must have in a profile: as many as the tensors that view it, or as the candidate asks for
+/// that uses it as scratch memory. Views have equal sizes at every shape that the constraints accept, so the least of
+/// their bounds holds for all: `[4, 16]` viewed as `[h, 16]` is no larger for an `h` that could be 64.
 fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<BufferId, u64> {
     let program = &plan.chosen.program;
     let mut wanted: Vec<(BufferId, &str, Expr)> = Vec::new();
@@ -64,8 +65,8 @@ fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<Buff
         // An extent below 0 breaks a constraint, so that no shape of the profile reaches the runtime with it.
         match u64::try_from(most.max(0)) {
             Ok(most) if most < 1 << 56 => {
-                let size = sizes.entry(buffer).or_insert(0);
-                *size = most.max(*size);
+                let size = sizes.entry(buffer).or_insert(most);
+                *size = most.min(*size);
             }
             Ok(_) | Err(_) => errors.push(format!("{what} takes up to {most} bytes")),
         }
@@ -338,6 +339,23 @@ mod tests {
             tensor.ty.dims[1] = Expr::constant(1 << 20);
         };
         notices("cpu", grown, "does not fit");
+    }
+
+    /// A reshape that relies on an extent: its view is bounded by its operand, not by the extent's range.
+    #[test]
+    fn a_view_is_as_large_as_what_it_views() {
+        let graph = r#"graph "g" {
+  symbol h = input 0 axis 0, 1..4..64
+  constraint equal(64, 16*h) "R"
+  input %0 "x" f32[h]
+  input %1 "v" f32[4, 16]
+  %2 "r" f32[h, 16] = reshape(%1) { dims [h, 16] } from "R"
+  %3 "y" f32[h, 16] = pointwise(%2) { in f32; s0 = neg f32 in0; out s0 } from "N"
+  output "y" %3
+}"#;
+        let graph = text::parse(graph, &|_| None).expect("a graph");
+        let program = lower(&graph, Target::Cpu).expect("functions");
+        check(plan(select_by(program, &mut |_, _| 0))).expect("a good plan");
     }
 
     #[test]
