@@ -122,6 +122,15 @@ def write_archive(path, facts, scratch):
 # ---- One model, in its own process ----
 
 
+def seed_zeros(torch, module):
+    """Fills matrices of zeros: an untrained head of zeros (torchvision's ViT) gives zeros whatever comes before it."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for _, parameter in sorted(module.named_parameters()):
+            if parameter.ndim > 1 and not parameter.any():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5)
+
+
 def export_one(name, models, folder):
     import onnx
     import torch
@@ -130,6 +139,7 @@ def export_one(name, models, folder):
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     module, args, input_names = load_models(models).MODELS[name]()
+    seed_zeros(torch, module)
     module = module.cuda().half().eval()
     args = tuple(a.cuda().half() if a.is_floating_point() else a.cuda() for a in args)
     whole = folder / "model.onnx"

@@ -171,6 +171,21 @@ fn wrong_types_do_not_compile() {
     }
 }
 
+/// A model may use every name that the crate, its test and its example use.
+#[test]
+fn the_names_of_the_crate_may_be_the_models() {
+    let case = Case {
+        package: "lapidary_runtime",
+        onnx: model::namesake(),
+        targets: &["cpu"],
+        dims: &[],
+        inputs: model::NAMES.iter().map(|_| Tensor::from_f64s(DType::F32, vec![1, 2], &[0.5, 1.0])).collect(),
+        runtime: Source::Workspace,
+    };
+    let said = passes(&case.write(), &["test", "--all-targets"]);
+    assert!(said.contains("test it_runs ... ok") && !said.contains("warning"), "{said}");
+}
+
 fn on_gpus(package: &'static str) -> Case {
     let targets = &["cpu", "sm_80", "sm_90a"];
     Case { package, onnx: model::fixed(), targets, dims: &[], inputs: vec![], runtime: Source::Workspace }

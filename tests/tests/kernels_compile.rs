@@ -6,7 +6,7 @@
 #[path = "kernels_compile/cubin.rs"]
 mod cubin;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lapidary::kernels::{KernelSet, Toolchain, compile};
 use lapidary_templates::{Answer, Arch, Expr, Problem, Shapes, Source, families};
@@ -38,6 +38,31 @@ fn every_problem_has_candidates_with_keys_of_their_own() {
             }
         }
     }
+}
+
+/// With `LAPIDARY_TRACE` a kernel takes one more parameter and writes when it ran: each family must compile so, too.
+#[test]
+fn every_family_compiles_with_time_stamps() {
+    let Some(toolchain) = Toolchain::find(None) else {
+        eprintln!("SKIPPED: no CUDA compiler, so that no kernel was compiled; set CUDA_HOME");
+        return;
+    };
+    let arch = arch("sm_90a");
+    let mut families: BTreeMap<String, Source> = BTreeMap::new();
+    for (_, problem) in problems::all() {
+        for candidate in answer(&problem, arch).candidates {
+            let family = candidate.key.split('/').next().unwrap_or_default().to_owned();
+            let Some(launch) = candidate.launches.into_iter().next() else { continue };
+            families.entry(family).or_insert(launch.source);
+        }
+    }
+    let traced: Vec<Source> = families
+        .into_values()
+        .map(|source| Source { text: format!("#define LAPIDARY_TRACE\n{}", source.text), ..source })
+        .collect();
+    let set = KernelSet::named(traced.iter().collect());
+    let plain: usize = compile(&set, arch, &toolchain, &|_| {}).expect("the compiler works").len();
+    assert!(plain > 20 && traced.iter().all(|source| source.text.contains("LAPIDARY_TRACE_PARAM")), "{plain}");
 }
 
 /// The candidates that are compiled on every run: the quickest by prediction. `LAPIDARY_KERNELS=all` compiles all.

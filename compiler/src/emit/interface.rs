@@ -9,6 +9,10 @@ use super::names::{self, Names};
 use crate::ir::{Expr, Graph, Type};
 use crate::lower::Program;
 
+/// What examples and tests call their own: their variables and functions.
+const VARIABLES: &str = "builder check compare decode error expected inputs loaded model no_gpu noise outputs session shape start \
+                         target times";
+
 /// The names of a crate.
 #[derive(Clone, Debug)]
 pub struct Interface {
@@ -89,8 +93,7 @@ impl Interface {
         let mut types = Names::default();
         let model = types.ty(&package, "Compiled");
         let mut variables = Names::default();
-        // What examples and tests call their own.
-        for taken in ["model", "session", "inputs", "outputs", "noise", "times"] {
+        for taken in VARIABLES.split_whitespace() {
             variables.field(taken, "dim");
         }
         let symbols: Vec<SymbolType> = surface

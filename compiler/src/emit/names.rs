@@ -11,10 +11,11 @@ const KEYWORDS: [&str; 53] = [
     "yield",
 ];
 
-/// Types that the emitted crate names: its own, the runtime's and the prelude's.
-const TYPES: &str = "Aligned BF16 Box Builder C Clone Copy Debug Default Dimension Dyn Element Eq Err Error F16 Hash InputRef \
-                     Inputs Into LaunchMode Model None Ok Option Options Ord OutputRef Outputs PartialEq PartialOrd PathBuf \
-                     PlanTables Range Result Self Session Shape Some String Target Vec View Weights";
+/// Types that the emitted crate, its test and its example name: their own, the runtime's and the prelude's.
+const TYPES: &str = "Aligned BF16 Box Builder C Clone Copy Debug Default Dimension DriverError Dyn Element Eq Err Error F16 \
+                     Hash InputRef Inputs Instant Into LaunchMode Model None Number Ok Option Options Ord OutputRef Outputs \
+                     PartialEq PartialOrd PathBuf PlanTables Range Result Self Session Shape Some String Target Vec View \
+                     Weights Write";
 
 /// Longer names are cut.
 const LONGEST: usize = 60;
@@ -36,7 +37,8 @@ impl Names {
             words if KEYWORDS.contains(&words) => format!("{words}_"),
             words => words.to_owned(),
         };
-        self.unique(field, "_")
+        let separator = if field.ends_with('_') { "" } else { "_" };
+        self.unique(field, separator)
     }
 
     /// A `PascalCase` identifier for a type; `prefix` leads where the name alone is none, or is another type's.
@@ -63,7 +65,8 @@ pub fn package(text: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
     let name: String = text.chars().map(allowed).take(LONGEST).collect();
     let name = name.trim_matches(['-', '_']);
-    let is_word = KEYWORDS.contains(&name) || ["core", "std", "alloc", "test", "lapidary-runtime"].contains(&name);
+    let is_word = KEYWORDS.contains(&name)
+        || ["core", "std", "alloc", "test", "lapidary-runtime", "lapidary_runtime"].contains(&name);
     match name {
         "" => "model".to_owned(),
         name if is_word || name.starts_with(|c: char| c.is_ascii_digit()) => format!("model-{name}"),
@@ -114,6 +117,7 @@ mod tests {
             ("1252", "input_1252"),
             ("type", "type_"),
             ("self", "self_"),
+            ("Self", "self_2"),
             ("", "input"),
             ("画像", "input_2"),
             ("_", "input_3"),

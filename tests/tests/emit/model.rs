@@ -98,6 +98,51 @@ pub fn dense() -> Vec<u8> {
         .bytes()
 }
 
+/// Names that an emitted crate uses itself.
+pub const NAMES: [&str; 28] = [
+    "self",
+    "Self",
+    "type",
+    "builder",
+    "check",
+    "compare",
+    "decode",
+    "error",
+    "expected",
+    "inputs",
+    "loaded",
+    "model",
+    "no_gpu",
+    "noise",
+    "outputs",
+    "session",
+    "shape",
+    "start",
+    "target",
+    "times",
+    "number",
+    "instant",
+    "write",
+    "view",
+    "c",
+    "driver_error",
+    "range",
+    "vec",
+];
+
+/// An input, its dimension and an output of each of [`NAMES`].
+pub fn namesake() -> Vec<u8> {
+    let mut model = Builder::new("namesake");
+    for name in NAMES {
+        model = model.input(name, FLOAT, &[&format!("{name}"), "2"]);
+    }
+    for name in NAMES {
+        let output = format!("{name}:1");
+        model = model.node("Relu", &[name], &output).output(&output);
+    }
+    model.bytes()
+}
+
 /// Fixed shapes and one output; every target has kernels for it.
 pub fn fixed() -> Vec<u8> {
     Builder::new("fixed")
