@@ -55,26 +55,32 @@ struct Resizer {
   const Memory<X>* x;
   T taps[RANK];
 
-  // The source coordinate of position i of an axis.
-  LAPIDARY_FN double coordinate(int axis, Index i, double scale) const {
+  // A product that is rounded by itself: which element is nearest may hang on the last bit of a coordinate.
+  static LAPIDARY_FN double times(double a, double b) {
+    double product;
+    asm("mul.rn.f64 %0, %1, %2;" : "=d"(product) : "d"(a), "d"(b));
+    return product;
+  }
+
+  // The source coordinate of position i of an axis, which is resized to `length` (not always whole).
+  LAPIDARY_FN double coordinate(int axis, Index i, double scale, double length) const {
     const double in = static_cast<double>(p.x_dims[axis]);
     const double at = static_cast<double>(i);
-    const double length = scale * in;
+    const double half_pixel = (at + 0.5) / scale - 0.5;
     if constexpr (Policy::COORDINATES == Coordinates::ALIGN_CORNERS) {
       return length == 1.0 ? 0.0 : at * (in - 1.0) / (length - 1.0);
     } else if constexpr (Policy::COORDINATES == Coordinates::ASYMMETRIC) {
       return at / scale;
     } else if constexpr (Policy::COORDINATES == Coordinates::TF_CROP_AND_RESIZE) {
-      const double start = p.roi[axis], size = static_cast<double>(p.roi[RANK + axis]) - start;
-      const double inside = length == 1.0 ? size * (in - 1.0) / 2.0 : at * size * (in - 1.0) / (length - 1.0);
-      return inside + start * (in - 1.0);
+      const double start = p.roi[axis], end = p.roi[RANK + axis], last = in - 1.0;
+      if (length > 1.0) return times(start, last) + times(times(at, end - start), last) / (length - 1.0);
+      return times(0.5 * (start + end), last);
     } else if constexpr (Policy::COORDINATES == Coordinates::PYTORCH_HALF_PIXEL) {
-      return length == 1.0 ? -0.5 : (at + 0.5) / scale - 0.5;
+      return length > 1.0 ? half_pixel : 0.0;
     } else if constexpr (Policy::COORDINATES == Coordinates::HALF_PIXEL_SYMMETRIC) {
-      const double adjustment = static_cast<double>(p.y_dims[axis]) / length;
-      return in / 2.0 * (1.0 - adjustment) + (at + 0.5) / scale - 0.5;
+      return times(in / 2.0, 1.0 - static_cast<double>(p.y_dims[axis]) / length) + half_pixel;
     } else {
-      return (at + 0.5) / scale - 0.5;
+      return half_pixel;
     }
   }
 
@@ -139,6 +145,12 @@ struct Resizer {
     return static_cast<i64>(lapidary::min<Index>(lapidary::max<Index>(t.first + k, 0), t.extent - 1));
   }
 
+  // A weight of zero takes nothing, not even the NaN of an infinity.
+  template <int D>
+  LAPIDARY_FN R term(const T& t, int k, i64 offset) const {
+    const R weight = raw_weight(t, k);
+    return weight == static_cast<R>(0) ? weight : weight * sum<D + 1>(offset * t.extent + clamped(t, k));
+  }
   template <int D>
   LAPIDARY_FN R sum(i64 offset) const {
     if constexpr (D == RANK) {
@@ -151,14 +163,10 @@ struct Resizer {
         R total = 0;
         if constexpr (FIXED_TAPS != 0) {
 #pragma unroll
-          for (int k = 0; k < FIXED_TAPS; ++k) {
-            total += raw_weight(t, k) * sum<D + 1>(offset * t.extent + clamped(t, k));
-          }
+          for (int k = 0; k < FIXED_TAPS; ++k) total += term<D>(t, k, offset);
         } else {
 #pragma unroll 1
-          for (int k = 0; k < t.count; ++k) {
-            total += raw_weight(t, k) * sum<D + 1>(offset * t.extent + clamped(t, k));
-          }
+          for (int k = 0; k < t.count; ++k) total += term<D>(t, k, offset);
         }
         return total * t.inv_norm;
       }
@@ -191,7 +199,8 @@ LAPIDARY_FN void run(const Params<Policy>& p) {
         const double in = static_cast<double>(p.x_dims[D]);
         const double scale = p.scales[D] == 0.0f ? static_cast<double>(p.y_dims[D]) / in
                                                  : static_cast<double>(p.scales[D]);
-        const double coordinate = z.coordinate(D, at[D], scale);
+        const double length = p.scales[D] == 0.0f ? static_cast<double>(p.y_dims[D]) : scale * in;
+        const double coordinate = z.coordinate(D, at[D], scale, length);
         if constexpr (Policy::COORDINATES == Coordinates::TF_CROP_AND_RESIZE) {
           outside = outside || coordinate < 0.0 || coordinate > in - 1.0;
         }
@@ -206,7 +215,7 @@ LAPIDARY_FN void run(const Params<Policy>& p) {
       y[linear] = z.x[z.nearest()];
     } else {
       const typename Z::R value = z.template sum<0>(0);
-      y[linear] = narrow<X>(math::cast<X>(is_integer<X> ? math::round(value) : value));
+      y[linear] = narrow<X>(math::cast<X>(value));
     }
   }
 }
