@@ -168,9 +168,13 @@ impl Folder {
         if location.is_empty() {
             return Err(unreadable("the location is empty".into()));
         }
+        // Locations are told to people and to cargo, a line each.
+        if location.contains(char::is_control) {
+            return Err(outside(location, "a location has no control characters"));
+        }
         let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
         // A backslash or a drive letter is a path on some systems: refused on all, so that a model means one thing.
-        let foreign = location.contains(['\\', '\0']) || location.as_bytes().get(1) == Some(&b':');
+        let foreign = location.contains('\\') || location.as_bytes().get(1) == Some(&b':');
         if foreign || !Path::new(location).components().all(inside) {
             return Err(outside(location, "a location is a relative path, with '/' and without '..'"));
         }

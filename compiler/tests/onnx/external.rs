@@ -88,7 +88,9 @@ fn a_tensor_in_an_attribute_is_found() {
 fn paths_that_leave_the_folder_are_refused() {
     let folder = folder();
     let absolute = folder.path().join("secret").display().to_string();
-    for location in ["../secret", "sub/../../secret", "sub/../w.bin", "/etc/passwd", &absolute, "C:\\x", "..\\secret"] {
+    for location in
+        ["../secret", "sub/../../secret", "sub/../w.bin", "/etc/passwd", &absolute, "C:\\x", "..\\secret", "w.bin\nx"]
+    {
         let text = refused(read(folder.path(), &[("location", location)]), "E0210");
         assert!(text.contains("outside the model's folder"), "{text}");
     }
