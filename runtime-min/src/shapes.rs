@@ -310,8 +310,8 @@ mod tests {
 
     #[test]
     fn refused_shapes_leave_the_last_ones() {
-        use crate::table::{Formula, Place, Port, Range, Segment, Symbol, Target, Tensor};
         use crate::DType;
+        use crate::table::{Formula, Place, Port, Range, Segment, Symbol, Target, Tensor};
         let ranges = [Range { min: 1, opt: 1, max: 4 }];
         let dims = [Dim::Slot(0), Dim::Const(3)];
         let code = [FormulaOp::Symbol(0)];
