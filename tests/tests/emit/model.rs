@@ -134,7 +134,7 @@ pub const NAMES: [&str; 28] = [
 pub fn namesake() -> Vec<u8> {
     let mut model = Builder::new("namesake");
     for name in NAMES {
-        model = model.input(name, FLOAT, &[&format!("{name}"), "2"]);
+        model = model.input(name, FLOAT, &[name, "2"]);
     }
     for name in NAMES {
         let output = format!("{name}:1");
