@@ -1,0 +1,151 @@
+//! A case of the suite: a folder with a model and data sets, as `scripts/onnx-cases` writes it.
+//!
+//! Nothing here judges: what a data set cannot be read as is an error with its file's name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use lapidary::diag::Place;
+use lapidary::ir::Range;
+use lapidary::ir::eval::Tensor;
+use lapidary::onnx::proto::TensorProto;
+use lapidary::onnx::proto::type_proto::Value;
+use lapidary::onnx::{Input, Model};
+use lapidary::profiles::Profiles;
+use prost::Message;
+
+/// A folder of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Node,
+    Simple,
+    PytorchConverted,
+    PytorchOperator,
+    Light,
+}
+
+impl Group {
+    pub const ALL: [Group; 5] =
+        [Group::Node, Group::Simple, Group::PytorchConverted, Group::PytorchOperator, Group::Light];
+
+    /// The folder's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Node => "node",
+            Group::Simple => "simple",
+            Group::PytorchConverted => "pytorch-converted",
+            Group::PytorchOperator => "pytorch-operator",
+            Group::Light => "light",
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How far an element may be off: `|given - expected| <= atol + rtol * |expected|`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    pub rtol: f64,
+    pub atol: f64,
+}
+
+/// A case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub group: Group,
+    pub name: String,
+    pub dir: PathBuf,
+}
+
+/// Inputs and expected outputs, in the model's order.
+pub struct DataSet {
+    pub inputs: Vec<Tensor>,
+    pub outputs: Vec<Tensor>,
+}
+
+/// Every case in `dir`, by group and name; none of a group whose folder is missing.
+pub fn all(dir: &Path) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for group in Group::ALL {
+        let folders = std::fs::read_dir(dir.join(group.name())).into_iter().flatten().flatten();
+        let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        cases.extend(names.into_iter().map(|name| Case { group, dir: dir.join(group.name()).join(&name), name }));
+    }
+    cases
+}
+
+impl Case {
+    /// The case's tolerance: ONNX's, unless `data.json` has another.
+    pub fn tolerance(&self) -> Result<Tolerance, String> {
+        let mut tolerance = Tolerance { rtol: 1e-3, atol: 1e-7 };
+        let path = self.dir.join("data.json");
+        if !path.is_file() {
+            return Ok(tolerance);
+        }
+        let said = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(&path).map_err(|error| said(&error))?;
+        let stated: BTreeMap<String, f64> = serde_json::from_str(&text).map_err(|error| said(&error))?;
+        tolerance.rtol = stated.get("rtol").copied().unwrap_or(tolerance.rtol);
+        tolerance.atol = stated.get("atol").copied().unwrap_or(tolerance.atol);
+        Ok(tolerance)
+    }
+
+    /// The data sets; at least one, and each with a tensor for every input and output.
+    pub fn data_sets(&self, model: &Model, inputs: usize) -> Result<Vec<DataSet>, String> {
+        let outputs = model.graph().output.len();
+        for info in &model.graph().output {
+            let kind = info.r#type.as_ref().and_then(|ty| ty.value.as_ref());
+            if !matches!(kind, None | Some(Value::TensorType(_))) {
+                return Err(format!("the output {} is no tensor, and its model was imported", info.name()));
+            }
+        }
+        let mut sets = Vec::new();
+        for number in 0.. {
+            let dir = self.dir.join(format!("test_data_set_{number}"));
+            if !dir.is_dir() {
+                break;
+            }
+            let read = |what: &str, count: usize| {
+                (0..count).map(|k| tensor(&dir.join(format!("{what}_{k}.pb")), model)).collect::<Result<Vec<_>, _>>()
+            };
+            sets.push(DataSet { inputs: read("input", inputs)?, outputs: read("output", outputs)? });
+        }
+        if sets.is_empty() { Err("it has no data set".to_owned()) } else { Ok(sets) }
+    }
+}
+
+fn tensor(path: &Path, model: &Model) -> Result<Tensor, String> {
+    let said = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| said(&error))?;
+    let proto = TensorProto::decode(bytes.as_slice()).map_err(|error| said(&error))?;
+    let tensor = model.tensor(&proto, &Place::file(path.display().to_string())).map_err(|error| error.to_string())?;
+    Tensor::new(tensor.dtype, tensor.dims, tensor.data)
+}
+
+/// One profile that holds every data set: from the smallest to the largest extent of each symbolic dimension.
+pub fn profiles(inputs: &[Input], sets: &[DataSet]) -> Profiles {
+    let mut ranges: BTreeMap<&str, Range> = BTreeMap::new();
+    for (k, input) in inputs.iter().enumerate() {
+        for tensor in sets.iter().map(|set| &set.inputs[k]) {
+            for (symbol, &extent) in input.symbols.iter().zip(&tensor.dims) {
+                let Some(symbol) = symbol else { continue };
+                let extent = i64::try_from(extent).unwrap_or(i64::MAX);
+                let range = ranges.entry(symbol).or_insert(Range { min: extent, opt: extent, max: extent });
+                range.min = range.min.min(extent);
+                range.max = range.max.max(extent);
+            }
+        }
+    }
+    let mut profiles = Profiles::new();
+    for (name, range) in ranges {
+        profiles.add(name, range);
+    }
+    profiles
+}
