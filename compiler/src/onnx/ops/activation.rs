@@ -29,6 +29,7 @@ pub const DEFS: &[OpDef] = &[
     unary("Sigmoid", 6, |cx| formula(cx, |p, x| p.push(ScalarOp::Sigmoid, &[x]))),
     unary("Softplus", 1, |cx| formula(cx, |p, x| p.push(ScalarOp::Softplus, &[x]))),
     unary("Softsign", 1, |cx| formula(cx, softsign)),
+    binary("SwiGLU", 28, swiglu),
     unary("Swish", 24, |cx| with_alpha(cx, 1.0, swish)),
     unary("ThresholdedRelu", 10, |cx| with_alpha(cx, 1.0, thresholded_relu)),
     OpDef { outputs: (1, 2), ..unary("Dropout", 7, |cx| dropout(cx, MaskType::OfData)) },
@@ -165,6 +166,25 @@ fn swish(p: &mut P, x: Arg, alpha: f64) -> Arg {
     let scaled = if alpha == 1.0 { x } else { scale(p, x, alpha) };
     let gate = p.push(ScalarOp::Sigmoid, &[scaled]);
     times(p, x, gate)
+}
+
+/// a * sigmoid(alpha * a) * b
+fn swiglu(cx: &mut Cx<'_, '_>) -> Imported {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let alpha = f64::from(cx.attrs.float_or("alpha", 1.0)?);
+    let (of_a, of_b) = (cx.b.dims(a), cx.b.dims(b));
+    if of_a.len() != of_b.len() {
+        return Err(
+            format!("the operands have the ranks {} and {}, and do not broadcast", of_a.len(), of_b.len()).into()
+        );
+    }
+    for (left, right) in of_a.iter().zip(&of_b) {
+        cx.b.require_equal(left, right)?;
+    }
+    float_program(cx, &[a, b], |p, args| {
+        let gate = swish(p, args[0], alpha);
+        times(p, gate, args[1])
+    })
 }
 
 /// x > alpha ? x : 0

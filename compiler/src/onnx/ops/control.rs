@@ -1,4 +1,4 @@
-//! Control flow (ONNX If, Loop, Scan).
+//! Control flow (ONNX If, Loop; Scan is in [`super::scan`]).
 //!
 //! A branch that is decided while compiling is imported in place; so is a loop with a small constant number of rounds,
 //! round by round. Otherwise an `If` becomes an operation with two regions, and a loop is not supported.
@@ -12,11 +12,7 @@ use crate::ir::{Builder, Expr, Op, ValueId};
 use crate::onnx::import::Regions;
 use crate::onnx::proto::GraphProto;
 
-pub const DEFS: &[OpDef] = &[
-    with_graphs("If", 1, (1, 1), branch),
-    with_graphs("Loop", 1, (2, MANY), repeat),
-    with_graphs("Scan", 8, (1, MANY), scan),
-];
+pub const DEFS: &[OpDef] = &[with_graphs("If", 1, (1, 1), branch), with_graphs("Loop", 1, (2, MANY), repeat)];
 
 const fn with_graphs(
     name: &'static str,
@@ -117,10 +113,10 @@ fn known_int(r: &mut Regions<'_, '_>, value: ValueId) -> Option<i64> {
 }
 
 /// How many rounds of a loop are imported one behind the other.
-const MAX_ROUNDS: i64 = 64;
+pub(super) const MAX_ROUNDS: i64 = 64;
 
 /// A graph of this many nodes is not made larger by another round.
-const MAX_NODES: usize = 1 << 17;
+pub(super) const MAX_NODES: usize = 1 << 17;
 
 fn repeat(r: &mut Regions<'_, '_>) -> Imported {
     let body = r.attrs.graph("body")?;
@@ -215,13 +211,10 @@ fn stacked(r: &mut Regions<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault
     Ok(b.concat(&rows, 0)?)
 }
 
-fn open_ended(why: impl Into<String>) -> Fault {
+/// The fault for a loop that cannot be unrolled.
+pub(super) fn open_ended(why: impl Into<String>) -> Fault {
     Fault::unsupported(
         format!("this loop is not supported: {}", why.into()),
         "unroll the loop when exporting (trace the model with inputs of fixed size), or run the body in the application",
     )
-}
-
-fn scan(_: &mut Regions<'_, '_>) -> Imported {
-    Err(open_ended("Scan is not unrolled"))
 }

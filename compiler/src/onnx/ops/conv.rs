@@ -14,20 +14,30 @@ pub const DEFS: &[OpDef] = &[op("Conv", 1, (2, 3), conv), op("ConvTranspose", 1,
 
 fn conv(cx: &mut Cx<'_, '_>) -> Imported {
     let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let y = convolve(cx, x, w, None)?;
+    let bias = cx.optional(2);
+    one(biased(&mut cx.b, y, bias)?)
+}
+
+/// The convolution of `x` and `w` that the node's attributes describe, padded with the scalar `fill`, or with zeros.
+///
+/// # Errors
+/// The attributes do not fit the operands.
+pub(super) fn convolve(cx: &mut Cx<'_, '_>, x: ValueId, w: ValueId, fill: Option<ValueId>) -> Result<ValueId, Fault> {
     let frame = Frame::of_weights(cx, x, w)?;
     let groups = groups(cx)?;
     let dims = cx.b.dims(x);
     let pads: Vec<(Expr, Expr)> = (0..frame.rank()).map(|axis| frame.pads(&cx.b, axis, &dims[axis + 2])).collect();
-    let (x, window) = match frame.window(&pads)? {
+    let in_window = fill.is_none() || pads.iter().all(|(lo, hi)| lo.is(0) && hi.is(0));
+    let (x, window) = match frame.window(&pads)?.filter(|_| in_window) {
         Some(window) => (x, window),
         None => {
             let (lo, hi) = behind_channels(pads);
-            (cx.b.node(Op::Pad { mode: PadMode::Constant, lo, hi }, &[x])?, frame.without_pads())
+            let operands: Vec<ValueId> = [Some(x), fill].into_iter().flatten().collect();
+            (cx.b.node(Op::Pad { mode: PadMode::Constant, lo, hi }, &operands)?, frame.without_pads())
         }
     };
-    let y = cx.b.node(Op::Conv(Conv { window, groups, math: Math::Exact }, None), &[x, w])?;
-    let bias = cx.optional(2);
-    one(biased(&mut cx.b, y, bias)?)
+    Ok(cx.b.node(Op::Conv(Conv { window, groups, math: Math::Exact }, None), &[x, w])?)
 }
 
 fn groups(cx: &Cx<'_, '_>) -> Result<u32, Fault> {

@@ -1,9 +1,8 @@
-//! Matrix products (ONNX MatMul, Gemm, MatMulInteger; `com.microsoft` FusedMatMul of ONNX Runtime's ContribOperators.md).
+//! Matrix products (ONNX MatMul, Gemm; `com.microsoft` FusedMatMul of ONNX Runtime's ContribOperators.md).
 //!
-//! Operands are composed into the IR's batched product; scale, bias and zero points are pointwise programs around it,
-//! which fusion may take in.
+//! Operands are composed into the IR's batched product; scale and bias are pointwise programs around it, which fusion
+//! may take in. Products of quantized operands are in [`super::qlinear`].
 
-use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, MatMul, Math, ScalarOp};
 
 use super::entry::{binary, contrib, op};
@@ -11,12 +10,8 @@ use super::{Cx, Fault, Imported, OpDef, one};
 use crate::ir::builder::{Built, ProgramWriter};
 use crate::ir::{Builder, Expr, Op, ValueId};
 
-pub const DEFS: &[OpDef] = &[
-    binary("MatMul", 1, matmul),
-    op("Gemm", 7, (2, 3), gemm),
-    op("MatMulInteger", 10, (2, 4), matmul_integer),
-    contrib("FusedMatMul", (2, 2), fused_matmul),
-];
+pub const DEFS: &[OpDef] =
+    &[binary("MatMul", 1, matmul), op("Gemm", 7, (2, 3), gemm), contrib("FusedMatMul", (2, 2), fused_matmul)];
 
 fn matmul(cx: &mut Cx<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
@@ -29,7 +24,7 @@ fn plain() -> MatMul {
 }
 
 /// numpy's `matmul`: a vector on the left is a row, on the right a column, and its axis is not in the result.
-fn product(b: &mut Builder<'_>, left: ValueId, right: ValueId, spec: MatMul) -> Built {
+pub(super) fn product(b: &mut Builder<'_>, left: ValueId, right: ValueId, spec: MatMul) -> Built {
     let (left_dims, right_dims) = (b.dims(left), b.dims(right));
     if left_dims.is_empty() || right_dims.is_empty() {
         return Err("a matrix product takes no scalars".to_owned());
@@ -120,30 +115,4 @@ fn fused_matmul(cx: &mut Cx<'_, '_>) -> Imported {
     let alpha = factor(cx, "alpha", a)?;
     let product = product(&mut cx.b, a, b, spec)?;
     one(scaled(&mut cx.b, product, alpha)?)
-}
-
-/// (A - zero point of A) * (B - zero point of B), in `i32`.
-fn matmul_integer(cx: &mut Cx<'_, '_>) -> Imported {
-    let (a, b) = (cx.input(0)?, cx.input(1)?);
-    let (zero_a, zero_b) = (cx.optional(2), cx.optional(3));
-    if zero_a.is_none() && zero_b.is_none() {
-        return one(product(&mut cx.b, a, b, plain())?);
-    }
-    // A vector of zero points of A is one a row; one of B is one a column, which broadcasts as it is.
-    let zero_a = match zero_a {
-        Some(zero) if cx.b.rank(zero) == 1 && cx.b.rank(a) > 1 => Some(cx.b.append_axes(zero, 2)?),
-        zero => zero,
-    };
-    let a = centered(&mut cx.b, a, zero_a)?;
-    let b = centered(&mut cx.b, b, zero_b)?;
-    one(product(&mut cx.b, a, b, plain())?)
-}
-
-/// `x` less its zero point, in `i32`.
-fn centered(b: &mut Builder<'_>, x: ValueId, zero: Option<ValueId>) -> Built {
-    let Some(zero) = zero else { return b.cast(x, DType::I32) };
-    b.program(&[x, zero], |p| {
-        let (x, zero) = (p.cast(Arg::Input(0), DType::I32), p.cast(Arg::Input(1), DType::I32));
-        p.push(ScalarOp::Sub, &[x, zero])
-    })
 }

@@ -4,6 +4,8 @@
 //! attributes; it never sees the graph's names.
 
 mod activation;
+mod attention;
+mod cache;
 mod constant;
 mod constants;
 mod control;
@@ -14,16 +16,21 @@ mod elementwise;
 mod entry;
 mod gather;
 mod generate;
+mod linear_attention;
+mod loss;
 mod matmul;
 mod norm;
 mod operands;
 mod pad;
 mod pool;
 mod positions;
+mod qlinear;
+mod qpointwise;
 mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod scan;
 mod scatter;
 mod shape;
 mod slice;
@@ -209,14 +216,20 @@ pub const GROUPS: &[&[OpDef]] = &[
     reduce::DEFS,
     matmul::DEFS,
     einsum::DEFS,
+    attention::DEFS,
+    linear_attention::DEFS,
+    cache::DEFS,
     shape::DEFS,
     slice::DEFS,
     generate::DEFS,
     constant::DEFS,
     quantize::DEFS,
+    qlinear::DEFS,
+    qpointwise::DEFS,
     conv::DEFS,
     pool::DEFS,
     norm::DEFS,
+    loss::DEFS,
     recurrent::DEFS,
     resize::DEFS,
     gather::DEFS,
@@ -225,6 +238,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     sort::DEFS,
     counted::DEFS,
     control::DEFS,
+    scan::DEFS,
 ];
 
 /// What the importer takes of an operator, from one operator set version on.

@@ -1,11 +1,11 @@
-//! QuantizeLinear and DequantizeLinear (ONNX operators of these names) as pointwise programs.
+//! QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear (ONNX operators of these names) as pointwise programs.
 //!
 //! The scale is one number, one for each index of an axis, or one for each block of an axis; the two latter become
 //! broadcasts. Division, rounding (half to even) and multiplication are in `f32` or `f64`; differences with the zero
 //! point are exact in `i32`.
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, ScalarOp};
+use lapidary_runtime::op::{Arg, ReduceKind, ScalarOp};
 
 use super::elementwise::check_saturation;
 use super::entry::op;
@@ -14,8 +14,11 @@ use crate::ir::builder::{Built, ProgramWriter};
 use crate::ir::{Builder, Expr, ValueId};
 use crate::onnx::dtype_of;
 
-pub const DEFS: &[OpDef] =
-    &[op("QuantizeLinear", 10, (2, 3), quantize), op("DequantizeLinear", 10, (2, 3), dequantize)];
+pub const DEFS: &[OpDef] = &[
+    op("QuantizeLinear", 10, (2, 3), quantize),
+    op("DequantizeLinear", 10, (2, 3), dequantize),
+    OpDef { outputs: (3, 3), ..op("DynamicQuantizeLinear", 11, (1, 1), dynamic_quantize) },
+];
 
 /// y = saturate(round(x / scale) + zero point)
 fn quantize(cx: &mut Cx<'_, '_>) -> Imported {
@@ -62,6 +65,71 @@ fn dequantize(cx: &mut Cx<'_, '_>) -> Imported {
         let product = p.push(ScalarOp::Mul, &[difference, scale]);
         p.cast(product, dtype)
     })
+}
+
+/// scale = (max(x, 0) - min(x, 0)) / 255, zero point = saturate(round(-min / scale)), in `u8`. All zeros have the scale
+/// 1 / 255, which the standard leaves open.
+fn dynamic_quantize(cx: &mut Cx<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    if cx.b.dtype(x) != DType::F32 {
+        return Err(Fault::Invalid(format!("the operator takes f32, and is given {}", cx.b.dtype(x))));
+    }
+    let axes: Vec<usize> = (0..cx.b.rank(x)).collect();
+    let [low, high] = [ReduceKind::Min, ReduceKind::Max].map(|kind| {
+        let extreme = if axes.is_empty() { x } else { cx.b.reduce(kind, x, &axes)? };
+        cx.b.reshape(extreme, Vec::new())
+    });
+    let (low, high) = (low?, high?);
+    let scale = cx.b.program(&[low, high], |p| {
+        let low = p.push(ScalarOp::Min, &[Arg::Input(0), p.imm(Arg::Input(0), 0.0)]);
+        let high = p.push(ScalarOp::Max, &[Arg::Input(1), p.imm(Arg::Input(1), 0.0)]);
+        let range = p.push(ScalarOp::Sub, &[high, low]);
+        let empty = p.push(ScalarOp::Equal, &[range, p.imm(range, 0.0)]);
+        let range = p.push(ScalarOp::Select, &[empty, p.imm(range, 1.0), range]);
+        p.push(ScalarOp::Div, &[range, p.imm(range, 255.0)])
+    })?;
+    let zero = cx.b.program(&[low, scale], |p| {
+        let low = p.push(ScalarOp::Min, &[Arg::Input(0), p.imm(Arg::Input(0), 0.0)]);
+        let ratio = p.push(ScalarOp::Div, &[low, Arg::Input(1)]);
+        let zero = p.push(ScalarOp::Sub, &[p.imm(ratio, 0.0), ratio]);
+        let zero = p.push(ScalarOp::Round, &[zero]);
+        p.cast(zero, DType::U8)
+    })?;
+    let y = quantized(&mut cx.b, x, scale, Some(zero))?;
+    Ok(vec![Some(y), Some(scale), Some(zero)])
+}
+
+/// `saturate(round(x / scale) + zero)` of an `f32` tensor, in the zero point's type, or in `u8`; one scale for all.
+pub(super) fn quantized(b: &mut Builder<'_>, x: ValueId, scale: ValueId, zero: Option<ValueId>) -> Built {
+    let dtype = zero.map_or(DType::U8, |zero| b.dtype(zero));
+    let inputs: Vec<ValueId> = [Some(x), Some(scale), zero].into_iter().flatten().collect();
+    b.program(&inputs, |p| {
+        let zero = if inputs.len() == 3 { Some(Arg::Input(2)) } else { None };
+        quantize_step(p, Arg::Input(0), Arg::Input(1), zero, dtype)
+    })
+}
+
+/// The steps of [`quantized`].
+pub(super) fn quantize_step(p: &mut ProgramWriter, x: Arg, scale: Arg, zero: Option<Arg>, dtype: DType) -> Arg {
+    let (x, scale) = (p.cast(x, DType::F32), p.cast(scale, DType::F32));
+    let ratio = p.push(ScalarOp::Div, &[x, scale]);
+    let mut result = p.push(ScalarOp::Round, &[ratio]);
+    if let Some(zero) = zero {
+        let zero = p.cast(zero, DType::F32);
+        result = p.push(ScalarOp::Add, &[result, zero]);
+    }
+    p.cast(result, dtype)
+}
+
+/// The steps of `(x - zero) * scale`, in `f32`.
+pub(super) fn dequantize_step(p: &mut ProgramWriter, x: Arg, scale: Arg, zero: Option<Arg>) -> Arg {
+    let mut x = p.cast(x, DType::I32);
+    if let Some(zero) = zero {
+        let zero = p.cast(zero, DType::I32);
+        x = p.push(ScalarOp::Sub, &[x, zero]);
+    }
+    let (x, scale) = (p.cast(x, DType::F32), p.cast(scale, DType::F32));
+    p.push(ScalarOp::Mul, &[x, scale])
 }
 
 /// An element type that an attribute gives; `None` where it is absent or 0.

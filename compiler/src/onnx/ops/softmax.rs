@@ -20,7 +20,7 @@ pub const DEFS: &[OpDef] = &[
 ];
 
 /// What is computed along one axis.
-type Along = fn(&mut Builder<'_>, ValueId, usize) -> Built;
+pub(super) type Along = fn(&mut Builder<'_>, ValueId, usize) -> Built;
 
 fn along_axis(cx: &mut Cx<'_, '_>, f: Along) -> Imported {
     let x = cx.input(0)?;
@@ -31,21 +31,28 @@ fn along_axis(cx: &mut Cx<'_, '_>, f: Along) -> Imported {
 
 fn flattened(cx: &mut Cx<'_, '_>, f: Along) -> Imported {
     let x = cx.input(0)?;
-    let dims = cx.b.dims(x);
     let axis = cx.attrs.int_or("axis", 1)?;
-    let axis = cx.axis(axis, dims.len())?;
-    let mut flat = dims[..axis].to_vec();
-    flat.push(dims[axis..].iter().cloned().fold(Expr::constant(1), |count, dim| count * dim));
-    let x = cx.b.reshape(x, flat)?;
-    let result = f(&mut cx.b, x, axis)?;
-    one(cx.b.reshape(result, dims)?)
+    let axis = cx.axis(axis, cx.b.rank(x))?;
+    one(as_one_axis(&mut cx.b, x, axis, f)?)
 }
 
-fn softmax(b: &mut Builder<'_>, x: ValueId, axis: usize) -> Built {
+/// `f` along the axes from `axis` on, as if they were one.
+pub(super) fn as_one_axis(b: &mut Builder<'_>, x: ValueId, axis: usize, f: Along) -> Built {
+    let dims = b.dims(x);
+    let mut flat = dims[..axis].to_vec();
+    flat.push(dims[axis..].iter().cloned().fold(Expr::constant(1), |count, dim| count * dim));
+    let x = b.reshape(x, flat)?;
+    let result = f(b, x, axis)?;
+    b.reshape(result, dims)
+}
+
+/// exp(x) over its sum along the axis.
+pub(super) fn softmax(b: &mut Builder<'_>, x: ValueId, axis: usize) -> Built {
     b.node(Op::Softmax(Softmax { axis: axis as u8, log: false }), &[x])
 }
 
-fn log_softmax(b: &mut Builder<'_>, x: ValueId, axis: usize) -> Built {
+/// The logarithm of [`softmax`].
+pub(super) fn log_softmax(b: &mut Builder<'_>, x: ValueId, axis: usize) -> Built {
     b.node(Op::Softmax(Softmax { axis: axis as u8, log: true }), &[x])
 }
 
