@@ -213,7 +213,7 @@ impl Compiler {
         let targets: Vec<_> = plans.map(|(plan, cubins)| EmittedTarget { plan, code: code(cubins) }).collect();
         Ok(emit::module(&Emission {
             package: &self.package(),
-            model: &lapidary::facts(&self.model, model),
+            model: &lapidary::facts(&self.model, model, options.precision),
             targets: &targets,
             runtime: Runtime::Version(env!("CARGO_PKG_VERSION")),
             golden: None,
@@ -227,7 +227,12 @@ impl Compiler {
             model.seed_weights();
         }
         let graph = onnx::import(model, &options.profiles)?;
-        Ok(emit::stub(&self.package(), &lapidary::facts(&self.model, model), &graph, &options.targets))
+        Ok(emit::stub(
+            &self.package(),
+            &lapidary::facts(&self.model, model, options.precision),
+            &graph,
+            &options.targets,
+        ))
     }
 
     fn package(&self) -> String {

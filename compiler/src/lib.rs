@@ -101,13 +101,14 @@ pub fn plan_for(graph: &Graph, target: Target) -> Result<TargetPlan> {
 }
 
 /// What a model card says of the model that was loaded from the file at `path`.
-pub fn facts(path: &Path, model: &onnx::Model) -> ModelFacts {
+pub fn facts(path: &Path, model: &onnx::Model, precision: Precision) -> ModelFacts {
     let producer = [model.proto.producer_name(), model.proto.producer_version()].join(" ");
     ModelFacts {
         file: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
         opset: model.opset("").unwrap_or(0),
         producer: producer.trim().to_owned(),
+        precision,
     }
 }
 

@@ -90,7 +90,7 @@ impl Compile {
         };
         let files = emit::emit(&Emission {
             package: &package,
-            model: &lapidary::facts(&self.model.model, &model),
+            model: &lapidary::facts(&self.model.model, &model, options.precision),
             targets: &targets,
             runtime: self.runtime(),
             golden: golden.as_ref(),

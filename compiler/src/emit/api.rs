@@ -282,7 +282,9 @@ fn session(interface: &Interface) -> TokenStream {
         "Runs the model and waits for its outputs, which lie in the session's memory until the next run.\n\n# Errors\n\
          Shapes that the profiles do not hold leave the session as it was; an error of the device ends it.",
     );
-    let docs_inner = docs("The session without the model's types: timing, and every step's results.");
+    let docs_inner = docs(
+        "The session without the model's types: tensors that lie on the device, timing, and every step's results.",
+    );
     quote! {
         #docs_type
         pub struct Session(lapidary_runtime::Session<'static>);

@@ -21,6 +21,7 @@ use lapidary_runtime::DType;
 use crate::TargetPlan;
 use crate::ir::Graph;
 use crate::lower::Target;
+use crate::passes::Precision;
 use crate::plan::CheckedPlan;
 use interface::Interface;
 use text::Page;
@@ -133,6 +134,8 @@ pub struct ModelFacts {
     pub opset: i64,
     /// The program that wrote the model, with its version; may be empty.
     pub producer: String,
+    /// The type that `f32` arithmetic was compiled to.
+    pub precision: Precision,
 }
 
 /// Where the emitted crate gets `lapidary-runtime` from.

@@ -176,6 +176,7 @@ impl Page<'_> {
             weights: String,
             sha256: &'v str,
             opset: i64,
+            precision: String,
             producer: String,
         }
         let interface = self.interface;
@@ -217,6 +218,7 @@ impl Page<'_> {
                 weights: size(self.weight_bytes),
                 sha256: &model.sha256,
                 opset: model.opset,
+                precision: model.precision.to_string(),
                 producer: if model.producer.is_empty() { "unknown".to_owned() } else { code(&model.producer) },
             },
         )

@@ -111,7 +111,8 @@ impl Session {
         })
     }
 
-    /// The session without the model's types: timing, and every step's results.
+    /// The session without the model's types: tensors that lie on the device, timing, and every
+    /// step's results.
     pub fn untyped(&mut self) -> &mut lapidary_runtime::Session<'static> {
         &mut self.0
     }
