@@ -1,6 +1,7 @@
 //! ONNX's rule of comparison (`onnx.backend.test.runner`, `assert_similar_outputs`), and where it is lax, more: the
 //! same type and extents, integers equal, floats within `atol + rtol * |expected|`, NaN and infinities where they are
-//! expected and nowhere else. A bf16 may be off by 2^-6 of its value, two of its units.
+//! expected and nowhere else. A bf16 may be off by 2^-6 of its value, two of its units, and an f16 by what its operator
+//! asks for.
 
 use lapidary::ir::eval::Tensor;
 use lapidary_runtime::DType;
@@ -13,7 +14,7 @@ pub fn compare(given: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Resul
         return Err(format!("{}{:?} instead of {}{:?}", given.dtype, given.dims, expected.dtype, expected.dims));
     }
     let mut off = if expected.dtype.is_float() {
-        let rtol = if expected.dtype == DType::BF16 { tolerance.rtol.max(2f64.powi(-6)) } else { tolerance.rtol };
+        let rtol = tolerance.rtol_of(expected.dtype);
         let pairs = given.to_f64s().into_iter().zip(expected.to_f64s());
         let near = |g: f64, e: f64| {
             g == e || g.is_nan() && e.is_nan() || e.is_finite() && (g - e).abs() <= tolerance.atol + rtol * e.abs()
@@ -59,10 +60,12 @@ pub fn self_test() -> Result<(), String> {
         (f32s(&[1.0]), floats(DType::F64, &[1.0]), false),
         (f32s(&[1.0]), Tensor::from_f64s(DType::F32, vec![1, 1], &[1.0]), false),
         (floats(DType::BF16, &[1.0]), floats(DType::BF16, &[1.0 + 2f64.powi(-7)]), true),
+        (floats(DType::F16, &[1.0]), floats(DType::F16, &[1.0 + 2f64.powi(-9)]), true),
+        (floats(DType::F16, &[1.0]), floats(DType::F16, &[1.0 + 3.0 * 2f64.powi(-10)]), false),
         (floats(DType::I32, &[1e6]), floats(DType::I32, &[1e6 + 1.0]), false),
     ];
     for (given, expected, right) in table {
-        let said = compare(&given, &expected, Tolerance { rtol: 1e-3, atol: 1e-7 });
+        let said = compare(&given, &expected, Tolerance { rtol: 1e-3, atol: 1e-7, half: 2f64.powi(-9) });
         if said.is_ok() != right {
             return Err(format!("{given:?} for {expected:?}: {said:?}"));
         }

@@ -158,7 +158,7 @@ impl Runner {
             }
             return Ok(Verdict::Random(statistic.name().to_owned()));
         }
-        let tolerance = case.tolerance()?;
+        let tolerance = case.tolerance(&model)?;
         for (set, outputs) in sets.iter().zip(self.outputs(&graph, &sets)?) {
             if outputs.len() != set.outputs.len() {
                 return Err(Stop::Wrong(format!("{} outputs instead of {}", outputs.len(), set.outputs.len())));

@@ -373,7 +373,9 @@ unsafe fn cast(step: &Prepared, chunk: Chunk) {
             Class::U16 => cast_u16(to, chunk),
             Class::U8 | Class::Bool => cast_u8(to, chunk),
         }
-        if !Class::is_stored_as(step.dtype) {
+        if matches!(step.class, Class::F32 | Class::F64) && matches!(to, Class::I8 | Class::U8) {
+            super::storage::saturate(step.dtype, chunk.to, chunk.len);
+        } else if !Class::is_stored_as(step.dtype) {
             super::storage::round(step.dtype, chunk.to, chunk.len);
         }
     }

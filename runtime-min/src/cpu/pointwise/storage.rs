@@ -116,14 +116,14 @@ fn decode_e8m0(bits: u8) -> f32 {
     if bits == 0xff { f32::NAN } else { 2f64.powi(i32::from(bits) - 127) as f32 }
 }
 
-/// The nearest power of two, ties up; what is too large or too small becomes the largest or smallest.
+/// The next power of two, as ONNX's `Cast` rounds by default; what is too large or too small becomes the largest or
+/// smallest. The sign is ignored.
 fn encode_e8m0(value: f32) -> u8 {
     if value.is_nan() {
         return 0xff;
     }
-    let magnitude = f64::from(value.abs()).max(2f64.powi(-127));
-    let bits = magnitude.to_bits();
-    let exponent = ((bits >> 52) as i32) - 1023 + i32::from(bits & (1 << 51) != 0);
+    let bits = f64::from(value.abs()).to_bits();
+    let exponent = ((bits >> 52) as i32) - 1023 + i32::from(bits & ((1 << 52) - 1) != 0);
     (exponent + 127).clamp(0, 0xfe) as u8
 }
 
@@ -246,6 +246,25 @@ pub unsafe fn store(dtype: DType, from: *const u8, to: *mut u8, start: usize, le
                 core::ptr::copy_nonoverlapping(from, to.add(start * size), len * size);
             }
         }
+    }
+}
+
+/// Cuts a register of bytes to the range of `dtype`, an integer of at most 8 bits: what a float is converted to.
+///
+/// # Safety
+/// The register holds `len` values of the class of `dtype`.
+pub unsafe fn saturate(dtype: DType, register: *mut u8, len: usize) {
+    let unused = 8 - dtype.bits();
+    if unused == 0 {
+        return;
+    }
+    // SAFETY: the caller's.
+    let values = unsafe { core::slice::from_raw_parts_mut(register, len) };
+    if dtype.is_signed_int() {
+        let (low, high) = (i8::MIN >> unused, i8::MAX >> unused);
+        values.iter_mut().for_each(|value| *value = (*value as i8).clamp(low, high) as u8);
+    } else {
+        values.iter_mut().for_each(|value| *value = (*value).min(0xff >> unused));
     }
 }
 

@@ -204,6 +204,26 @@ fn packed_integers_are_spread_and_packed() {
 }
 
 #[test]
+fn floats_saturate_packed_integers_and_whole_ones_wrap() {
+    fn stored<T: Element + Plain>(dtype: DType, x: &[T; 4], bytes: usize) -> Vec<u8> {
+        let steps = [Instr::unary(ScalarOp::Cast, dtype, Arg::Input(0))];
+        let program = Program { inputs: &[T::DTYPE], steps: &steps, outputs: &[Arg::Step(0)] };
+        let mut out = vec![0u8; bytes];
+        let to = TensorMut { dtype, dims: Extents::new(&[4]), bytes: &mut out };
+        run_program(&program, &[tensor(x, &[4])], &mut [to]);
+        out
+    }
+    assert_eq!(stored(DType::I4, &[-9f32, 11.0, f32::NAN, 300.0], 2), [0x78, 0x70]);
+    assert_eq!(stored(DType::U4, &[-9f64, 17.0, 14.9, 300.0], 2), [0xf0, 0xfe]);
+    assert_eq!(stored(DType::I2, &[-3f32, 2.0, -1.5, 1.0], 1), [0b01_11_01_10]);
+    assert_eq!(stored(DType::U2, &[-3f32, 4.0, 2.0, 1.0], 1), [0b01_10_11_00]);
+    assert_eq!(stored(DType::I4, &[-9i32, 11, 0, 300], 2), [0xb7, 0xc0]);
+    // Powers of two are rounded up.
+    assert_eq!(stored(DType::F8E8M0, &[1.1f32, -0.124, 0.0, f32::INFINITY], 4), [128, 124, 0, 254]);
+    assert_eq!(stored(DType::F8E8M0, &[1f32, 2.0, 2.0001, f32::NAN], 4), [127, 128, 129, 255]);
+}
+
+#[test]
 fn powers_of_mixed_types() {
     fn power<A: Element + Plain, B: Element + Plain>(base: A, exponent: B) -> A {
         let inputs = [A::DTYPE, B::DTYPE];
