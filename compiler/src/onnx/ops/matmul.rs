@@ -1,17 +1,23 @@
-//! Matrix products (ONNX MatMul, Gemm; `com.microsoft` FusedMatMul of ONNX Runtime's ContribOperators.md).
+//! Matrix products and determinants (ONNX MatMul, Gemm, Det; `com.microsoft` FusedMatMul of ONNX Runtime's
+//! ContribOperators.md).
 //!
 //! Operands are composed into the IR's batched product; scale and bias are pointwise programs around it, which fusion
 //! may take in. Products of quantized operands are in [`super::qlinear`].
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, MatMul, Math, ScalarOp};
 
-use super::entry::{binary, contrib, op};
+use super::entry::{binary, contrib, op, unary};
 use super::{Cx, Fault, Imported, OpDef, one};
 use crate::ir::builder::{Built, ProgramWriter};
 use crate::ir::{Builder, Expr, Op, ValueId};
 
-pub const DEFS: &[OpDef] =
-    &[binary("MatMul", 1, matmul), op("Gemm", 7, (2, 3), gemm), contrib("FusedMatMul", (2, 2), fused_matmul)];
+pub const DEFS: &[OpDef] = &[
+    unary("Det", 11, determinant),
+    op("Gemm", 7, (2, 3), gemm),
+    binary("MatMul", 1, matmul),
+    contrib("FusedMatMul", (2, 2), fused_matmul),
+];
 
 fn matmul(cx: &mut Cx<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
@@ -115,4 +121,57 @@ fn fused_matmul(cx: &mut Cx<'_, '_>) -> Imported {
     let alpha = factor(cx, "alpha", a)?;
     let product = product(&mut cx.b, a, b, spec)?;
     one(scaled(&mut cx.b, product, alpha)?)
+}
+
+/// The largest matrix whose determinant is written out.
+const MAX_DET: i64 = 4;
+
+/// By cofactors of the first row.
+fn determinant(cx: &mut Cx<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let dims = cx.b.dims(x);
+    let [batch @ .., rows, columns] = dims.as_slice() else {
+        return Err(format!("the operand has rank {}, and at least 2 is needed", dims.len()).into());
+    };
+    cx.b.require_equal(rows, columns)?;
+    let Some(size) = rows.as_const().filter(|size| (1..=MAX_DET).contains(size)) else {
+        return Err(Fault::unsupported(
+            format!("determinants of matrices of {rows} rows are not supported"),
+            format!("keep them to {MAX_DET} rows, or compute them in the application"),
+        ));
+    };
+    let count = batch.iter().cloned().fold(Expr::constant(1), |count, dim| count * dim);
+    let flat = cx.b.reshape(x, vec![count, Expr::constant(size * size)])?;
+    let mut elements = Vec::new();
+    for k in 0..size * size {
+        elements.push(cx.b.slice_axis(flat, 1, Expr::constant(k), Expr::constant(1))?);
+    }
+    let dtype = cx.b.dtype(x);
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let all: Vec<usize> = (0..size as usize).collect();
+    let det = cx.b.program(&elements, |p| {
+        let det = minor(p, size as usize, 0, &all, wide);
+        p.cast(det, dtype)
+    })?;
+    one(cx.b.reshape(det, batch.to_vec())?)
+}
+
+/// The determinant of the rows from `row` on and the given columns.
+fn minor(p: &mut ProgramWriter, size: usize, row: usize, columns: &[usize], wide: DType) -> Arg {
+    let mut sum: Option<Arg> = None;
+    for (k, &column) in columns.iter().enumerate() {
+        let element = p.cast(Arg::Input((row * size + column) as u16), wide);
+        let rest: Vec<usize> = columns.iter().copied().filter(|&other| other != column).collect();
+        let term = if rest.is_empty() {
+            element
+        } else {
+            let minor = minor(p, size, row + 1, &rest, wide);
+            p.push(ScalarOp::Mul, &[element, minor])
+        };
+        sum = Some(match sum {
+            None => term,
+            Some(sum) => p.push(if k % 2 == 0 { ScalarOp::Add } else { ScalarOp::Sub }, &[sum, term]),
+        });
+    }
+    sum.unwrap_or_else(|| p.imm(Arg::Input(0), 1.0))
 }

@@ -11,6 +11,7 @@ mod constants;
 mod control;
 mod conv;
 mod counted;
+mod deform;
 mod einsum;
 mod elementwise;
 mod entry;
@@ -30,14 +31,18 @@ mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod roi;
+mod sample;
 mod scan;
 mod scatter;
 mod shape;
+mod signal;
 mod slice;
 mod softmax;
 mod sort;
 #[cfg(test)]
 mod tests;
+mod unfold;
 mod window;
 
 use std::collections::BTreeMap;
@@ -227,11 +232,16 @@ pub const GROUPS: &[&[OpDef]] = &[
     qlinear::DEFS,
     qpointwise::DEFS,
     conv::DEFS,
+    deform::DEFS,
     pool::DEFS,
+    unfold::DEFS,
     norm::DEFS,
     loss::DEFS,
     recurrent::DEFS,
+    signal::DEFS,
     resize::DEFS,
+    sample::DEFS,
+    roi::DEFS,
     gather::DEFS,
     scatter::DEFS,
     pad::DEFS,

@@ -1,13 +1,17 @@
-//! Padding and cropping at the ends of axes (ONNX Pad). The amounts may be formulas.
+//! Padding and cropping at the ends of axes (ONNX Pad, CenterCropPad). The amounts may be formulas.
 
 use lapidary_runtime::op::PadMode;
 
-use super::entry::{op, unary};
+use super::entry::{binary, op, unary};
 use super::{Cx, Fault, Imported, OpDef, one, operands};
 use crate::ir::builder::round_scalar;
 use crate::ir::{Expr, Op, ValueId};
 
-pub const DEFS: &[OpDef] = &[unary("Pad", 2, pad_attributes), op("Pad", 11, (2, 4), pad_operands)];
+pub const DEFS: &[OpDef] = &[
+    binary("CenterCropPad", 18, center_crop_pad),
+    unary("Pad", 2, pad_attributes),
+    op("Pad", 11, (2, 4), pad_operands),
+];
 
 fn mode(cx: &Cx<'_, '_>) -> Result<PadMode, Fault> {
     let modes = [
@@ -57,4 +61,30 @@ fn pad(cx: &mut Cx<'_, '_>, pads: Vec<Expr>, value: Option<ValueId>, axes: Optio
     let value = value.filter(|_| mode == PadMode::Constant);
     let inputs: Vec<ValueId> = [Some(x), value].into_iter().flatten().collect();
     one(cx.b.node(Op::Pad { mode, lo, hi }, &inputs)?)
+}
+
+/// Crops or pads each axis to an extent, as much on both ends; what is odd at the end.
+fn center_crop_pad(cx: &mut Cx<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let target = operands::known(cx, 1, "shape")?;
+    let dims = cx.b.dims(x);
+    let axes = cx.attrs.ints_opt("axes")?.map_or_else(|| (0..dims.len() as i64).collect(), <[i64]>::to_vec);
+    if axes.len() != target.len() {
+        return Err(format!("the shape has {} extents for {} axes", target.len(), axes.len()).into());
+    }
+    cx.axes(&axes, dims.len())?;
+    let (zero, two) = (Expr::constant(0), Expr::constant(2));
+    let (mut lo, mut hi) = (vec![zero.clone(); dims.len()], vec![zero.clone(); dims.len()]);
+    for (&axis, target) in axes.iter().zip(target) {
+        let axis = cx.axis(axis, dims.len())?;
+        let more = target - dims[axis].clone();
+        // Halves of what is padded and of what is cropped are both rounded down.
+        lo[axis] = match cx.b.range(&more) {
+            (low, _) if low >= 0 => more.floor_div(&two),
+            (_, high) if high <= 0 => more.ceil_div(&two),
+            (_, _) => more.larger(&zero).floor_div(&two) - (-more.clone()).larger(&zero).floor_div(&two),
+        };
+        hi[axis] = more - lo[axis].clone();
+    }
+    one(cx.b.node(Op::Pad { mode: PadMode::Constant, lo, hi }, &[x])?)
 }

@@ -177,10 +177,9 @@ fn concat(cx: &mut Cx<'_, '_>) -> Imported {
     let of_y = params(cx, 0)?;
     let count = cx.input_count() - 2;
     if !count.is_multiple_of(3) {
-        return Err(format!(
-            "there are {count} operands behind the zero point, which are no tensors with a scale and a zero point each"
-        )
-        .into());
+        return Err(
+            format!("{count} operands behind the zero point are no triples of tensor, scale and zero point").into()
+        );
     }
     let axis = cx.attrs.int("axis")?;
     let mut parts = Vec::new();

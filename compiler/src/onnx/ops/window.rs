@@ -126,6 +126,11 @@ impl Frame {
         i64::from(self.stride[axis])
     }
 
+    /// The distance of a window's elements along a spatial axis.
+    pub(super) fn dilation(&self, axis: usize) -> i64 {
+        i64::from(self.dilation[axis])
+    }
+
     /// How many elements the window spans along a spatial axis.
     pub(super) fn reach(&self, axis: usize) -> i64 {
         i64::from(self.size[axis] - 1) * i64::from(self.dilation[axis]) + 1

@@ -7,4 +7,6 @@ mod fixture;
 mod layers;
 mod movement;
 mod numeric;
+mod quantized;
+mod refused;
 mod windows;

@@ -1,0 +1,63 @@
+//! What the newer operators refuse, in their words.
+
+use lapidary_runtime::DType;
+
+use super::fixture::{Attr, Case};
+
+#[test]
+fn attention_says_what_does_not_fit() {
+    let qkv = |dims: &[&str]| {
+        Case::new(24).input("q", DType::F32, dims).input("k", DType::F32, dims).input("v", DType::F32, dims)
+    };
+    let flat = qkv(&["1", "4", "8"]);
+    let missing = "q_num_heads and kv_num_heads are needed where Q, K and V have rank 3";
+    assert_eq!(flat.node("Attention", "q k v", "y", &[]).fault(), missing);
+    let heads = [("q_num_heads", Attr::Int(3)), ("kv_num_heads", Attr::Int(3))];
+    let flat = qkv(&["1", "4", "8"]).node("Attention", "q k v", "y", &heads);
+    assert_eq!(flat.fault(), "8 features are not 3 heads of one size");
+    let half = qkv(&["1", "2", "4", "8"]).input("past", DType::F32, &["1", "2", "4", "8"]).node(
+        "Attention",
+        "q k v _ past",
+        "y",
+        &[],
+    );
+    assert_eq!(half.fault(), "past_key and past_value are given together or not at all");
+    let open = qkv(&["1", "2", "4", "size"]).node("Attention", "q k v", "y", &[]);
+    assert_eq!(open.fault(), "the size of a head is not known while compiling, and scale follows from it");
+}
+
+#[test]
+fn samples_that_the_data_counts_are_refused() {
+    let case = Case::new(16)
+        .input("x", DType::F32, &["1", "2", "8", "8"])
+        .input("rois", DType::F32, &["3", "4"])
+        .input("images", DType::I64, &["3"])
+        .node("RoiAlign", "x rois images", "y", &[]);
+    let what = "RoiAlign with sampling_ratio 0 is not supported: the number of samples depends on the data";
+    assert_eq!(case.fault(), what);
+}
+
+#[test]
+fn what_is_quadratic_is_bounded() {
+    let case = Case::new(20).input("x", DType::F32, &["1", "5000", "1"]).node("DFT", "x _ axis", "y", &[]);
+    assert_eq!(case.ints("axis", &[1]).fault(), "a Fourier transform of length 5000 is not supported");
+    let case = Case::new(26).input("x", DType::F32, &["n"]).dim("n=1:8:2000").ints("axis", &[0]);
+    let case = case.node("CumProd", "x axis", "y", &[]);
+    assert_eq!(case.fault(), "CumProd along an axis of n elements is not supported");
+    let case = Case::new(22).input("x", DType::F32, &["2", "5", "5"]).node("Det", "x", "y", &[]);
+    assert_eq!(case.fault(), "determinants of matrices of 5 rows are not supported");
+}
+
+#[test]
+fn grids_over_what_is_not_sampled_are_refused() {
+    let case = Case::new(20)
+        .input("x", DType::F32, &["1", "1", "3", "3", "3"])
+        .input("grid", DType::F32, &["1", "2", "2", "2", "3"])
+        .node("GridSample", "x grid", "y", &[("mode", Attr::Text("cubic"))]);
+    assert_eq!(case.fault(), "GridSample in this mode over 3 axes is not supported");
+    let case = Case::new(20)
+        .input("x", DType::I32, &["1", "1", "3", "3"])
+        .input("grid", DType::F32, &["1", "2", "2", "2"])
+        .node("GridSample", "x grid", "y", &[]);
+    assert_eq!(case.fault(), "GridSample of i32 is not supported but for the mode nearest");
+}
