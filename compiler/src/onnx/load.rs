@@ -20,7 +20,7 @@ use super::{TensorRef, sparse, tensor, wire};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// Versions of the `ai.onnx` operator set that are read.
-pub const OPSETS: RangeInclusive<i64> = 7..=28;
+pub const OPSETS: RangeInclusive<i64> = 6..=28;
 
 /// Versions of the file format that are read. Version 3 (2017) is the first with operator sets.
 const IR_VERSIONS: RangeInclusive<i64> = 3..=14;

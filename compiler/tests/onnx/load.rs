@@ -98,12 +98,12 @@ fn the_opset_must_be_one_that_is_read() {
         proto.opset_import = imports.iter().map(|(domain, version)| opset(domain, *version)).collect();
         loaded(&proto)
     };
-    for version in [7, 28] {
+    for version in [6, 28] {
         assert!(with(&[("ai.onnx", version)]).is_ok());
     }
-    for version in [0, 6, 29, -1] {
+    for version in [0, 5, 29, -1] {
         let text = refused(with(&[("", version)]), "E0105");
-        assert!(text.contains(&format!("opset {version}\n")) && text.contains("7 to 28"), "{text}");
+        assert!(text.contains(&format!("opset {version}\n")) && text.contains("6 to 28"), "{text}");
     }
     refused(with(&[]), "E0105");
     refused(with(&[("", 17), ("ai.onnx", 18)]), "E0106");

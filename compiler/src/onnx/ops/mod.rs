@@ -17,6 +17,7 @@ mod elementwise;
 mod entry;
 mod gather;
 mod generate;
+mod legacy;
 mod linear_attention;
 mod loss;
 mod matmul;
@@ -248,6 +249,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     sort::DEFS,
     counted::DEFS,
     control::DEFS,
+    legacy::DEFS,
     scan::DEFS,
 ];
 

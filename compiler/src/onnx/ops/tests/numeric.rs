@@ -215,3 +215,33 @@ fn dropout_gives_its_operand_and_ones() {
         .node("Add", "kept ones", "y", &[]);
     assert_eq!(case.run(&[floats(&[3], &[1.0, 2.0, 3.0])]).to_f64s(), [2.0, 3.0, 4.0]);
 }
+
+/// Operator set 6 broadcasts only where it is told to, and says at which axis.
+#[test]
+fn the_oldest_set_broadcasts_when_told() {
+    let add = |attrs: &[(&str, Attr)]| {
+        let case = Case::new(6).input("x", DType::F32, &["2", "3", "2"]).input("b", DType::F32, &["3"]);
+        case.node("Add", "x b", "y", attrs)
+    };
+    let (x, b) = (counted(&[2, 3, 2]), floats(&[3], &[100.0, 200.0, 300.0]));
+    let y = add(&[("broadcast", Attr::Int(1)), ("axis", Attr::Int(1))]).run(&[x.clone(), b]).to_f64s();
+    let expected: Vec<f64> =
+        x.to_f64s().iter().enumerate().map(|(k, x)| x + [100.0, 200.0, 300.0][k / 2 % 3]).collect();
+    assert_eq!(y, expected);
+    assert_eq!(add(&[]).fault(), "its operands have different shapes, and it has no broadcast = 1");
+    let too_far = add(&[("broadcast", Attr::Int(1)), ("axis", Attr::Int(3))]);
+    assert_eq!(too_far.fault(), "axis 3 is out of range for a tensor of rank 3");
+    let slopes = Case::new(6).input("x", DType::F32, &["1", "2", "2"]).input("s", DType::F32, &["2"]);
+    let y = slopes.node("PRelu", "x s", "y", &[]);
+    let y = y.run(&[floats(&[1, 2, 2], &[-1.0, 1.0, -2.0, 2.0]), floats(&[2], &[10.0, 100.0])]);
+    assert_eq!(y.to_f64s(), [-10.0, 1.0, -200.0, 2.0]);
+}
+
+/// Operator set 6 trains unless it is told not to.
+#[test]
+fn the_oldest_set_trains_unless_told() {
+    let dropout = |attrs: &[(&str, Attr)]| Case::new(6).input("x", DType::F32, &["2"]).node("Dropout", "x", "y", attrs);
+    assert_eq!(dropout(&[]).fault(), "Dropout in training mode is not supported");
+    let x = floats(&[2], &[1.0, -2.0]);
+    assert_eq!(dropout(&[("is_test", Attr::Int(1))]).run(&[x.clone()]), x);
+}
