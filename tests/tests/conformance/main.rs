@@ -4,7 +4,7 @@
 //! `scripts/onnx-cases` makes the cases; without them nothing is tested, and that is said. `tests/conformance/ledger.txt`
 //! says how each test ends: right, refused with a diagnostic, or random as a statistical test tells. A wrong result fails
 //! whatever the ledger says; so does every other end than the ledger's, until `LAPIDARY_BLESS=1` writes what the tests that
-//! ran gave into the ledger, and SUPPORTED.md from it. `LAPIDARY_ONNX_CASES` names another folder of cases,
+//! ran gave into the ledger, and SUPPORTED.md from it. `LAPIDARY_ONNX_CASES` names another folder with all the cases,
 //! `LAPIDARY_GPU=require` demands a GPU.
 
 mod case;

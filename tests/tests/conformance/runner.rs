@@ -242,7 +242,8 @@ impl Gpu {
     }
 }
 
-/// The first diagnostic as the ledger has it: its code, the operator it is about, and what is wrong.
+/// The first diagnostic as the ledger has it: its code, the operator it is about, and what is wrong; where a target has no
+/// kernel also why not, which otherwise is the same line for everything.
 fn first_line(diagnostics: &Diagnostics) -> String {
     let Some(first) = diagnostics.iter().next() else { return "no diagnostic".to_owned() };
     let op = match &first.at {
@@ -250,11 +251,15 @@ fn first_line(diagnostics: &Diagnostics) -> String {
         Place::Node { op, domain, .. } => format!("{domain}::{op}: "),
         Place::Model | Place::File { .. } | Place::Tensor { .. } | Place::Value { .. } => String::new(),
     };
+    let reason = match first.why.split_once("; ") {
+        Some((_, reason)) if first.code == "E0501" => format!(": {reason}"),
+        Some(_) | None => String::new(),
+    };
     let more = match diagnostics.len() {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    format!("{} {op}{}{more}", first.code, first.what.replace('\n', " "))
+    format!("{} {op}{}{reason}{more}", first.code, first.what).replace('\n', " ")
 }
 
 fn types_agree(set: &DataSet, outputs: &[Tensor]) -> Result<(), Stop> {
