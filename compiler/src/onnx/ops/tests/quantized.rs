@@ -47,9 +47,10 @@ fn sums_and_products_of_quantized_tensors() {
 fn functions_of_quantized_tensors() {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     let leaky = |x: f64| if x < 0.0 { 0.125 * x } else { x };
-    let cases: [(&str, &[(&str, Attr)], &dyn Fn(f64) -> f64); 2] =
-        [("QLinearSigmoid", &[], &sigmoid), ("QLinearLeakyRelu", &[("alpha", Attr::Float(0.125))], &leaky)];
-    for (op, attrs, f) in cases {
+    let leaks = [("alpha", Attr::Float(0.125))];
+    let functions: [fn(f64) -> f64; 2] = [sigmoid, leaky];
+    let operators = [("QLinearSigmoid", &leaks[..0]), ("QLinearLeakyRelu", &leaks[..])];
+    for ((op, attrs), f) in operators.into_iter().zip(functions) {
         let case = with_params(Case::new(15).input("x", DType::U8, &["6"]), "x", DType::U8, 0.03125, 128);
         let case = with_params(case, "y", DType::U8, 0.0625, 90);
         let case = case.node(&format!("com.microsoft::{op}"), "x x_scale x_zero y_scale y_zero", "y", attrs);
