@@ -6,6 +6,7 @@
 //! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
 
 mod regions;
+mod sequences;
 mod typical;
 mod unsupported;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use lapidary_runtime::op::MAX_RANK;
 
 pub use self::regions::Regions;
+pub use self::sequences::{Item, Sequences};
 use self::unsupported::Unsupported;
 use super::attrs::Attrs;
 use super::functions;
@@ -39,7 +41,7 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
         opsets: expanded.as_ref().map(|expanded| &expanded.opsets),
         profiles,
         graphs: vec![Frame::new(Graph::new(proto.name()))],
-        scopes: vec![Scope { names: BTreeMap::new(), graph: 0 }],
+        scopes: vec![Scope::new(BTreeMap::new(), 0)],
         diagnostics: Diagnostics::new(),
         unsupported: Unsupported::default(),
         faults: 0,
@@ -100,13 +102,30 @@ impl Frame {
 /// Names and what they stand for; `None` for what could not be imported and has been reported.
 struct Scope {
     names: BTreeMap<String, Option<ValueId>>,
+    /// Names that stand for sequences, and their elements.
+    sequences: BTreeMap<String, Vec<ValueId>>,
     /// The graph that the values live in.
     graph: usize,
+}
+
+impl Scope {
+    fn new(names: BTreeMap<String, Option<ValueId>>, graph: usize) -> Scope {
+        Scope { names, sequences: BTreeMap::new(), graph }
+    }
+}
+
+/// What a node gives.
+enum Results {
+    Values(Vec<Option<ValueId>>),
+    /// The one result of a node that takes or gives sequences.
+    Item(Item),
 }
 
 /// What a name stands for.
 enum Found {
     Value(ValueId),
+    /// The elements of a sequence.
+    Sequence(Vec<ValueId>),
     /// It could not be imported, which has been reported.
     Reported,
     Nothing,
@@ -138,7 +157,8 @@ impl<'m> Importer<'m> {
 
     fn bind(&mut self, name: &str, value: Option<ValueId>) {
         let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
-        if !name.is_empty() && scope.names.insert(name.to_owned(), value).is_some() {
+        let twice = scope.sequences.contains_key(name);
+        if !name.is_empty() && (scope.names.insert(name.to_owned(), value).is_some() || twice) {
             self.complain(
                 Diagnostic::error("E0402", Place::value(name), format!("{} is defined twice", quoted(name)))
                     .why("ONNX graphs are in single-assignment form")
@@ -147,10 +167,28 @@ impl<'m> Importer<'m> {
         }
     }
 
+    fn bind_item(&mut self, name: &str, item: Item) {
+        match item {
+            Item::Tensor(value) => self.bind(name, Some(value)),
+            Item::Sequence(values) => {
+                let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
+                if scope.names.contains_key(name) || scope.sequences.insert(name.to_owned(), values).is_some() {
+                    // Reports that the name is defined twice.
+                    self.bind(name, None);
+                }
+            }
+        }
+    }
+
     /// Finds a name, and captures its value into the innermost graph.
     fn find(&mut self, name: &str) -> Found {
         let here = self.graphs.len() - 1;
         for scope in self.scopes.iter().rev() {
+            if let Some(values) = scope.sequences.get(name) {
+                let (values, from) = (values.clone(), scope.graph);
+                let captured = |value| (from + 1..=here).fold(value, |value, graph| self.capture(graph, value));
+                return Found::Sequence(values.into_iter().map(captured).collect());
+            }
             match scope.names.get(name) {
                 None => {}
                 Some(None) => return Found::Reported,
@@ -334,7 +372,11 @@ impl<'m> Importer<'m> {
     fn node(&mut self, node: &'m NodeProto) {
         let imported = self.try_node(node);
         let outputs = match imported {
-            Ok(outputs) => outputs,
+            Ok(Results::Values(outputs)) => outputs,
+            Ok(Results::Item(item)) => {
+                let name = node.output.first().map_or("", String::as_str);
+                return self.bind_item(name, item);
+            }
             Err(fault) => {
                 self.report(node, fault);
                 for name in &node.output {
@@ -366,10 +408,24 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn try_node(&mut self, node: &'m NodeProto) -> Imported {
+    fn try_node(&mut self, node: &'m NodeProto) -> std::result::Result<Results, Fault> {
         let attrs = Attrs::new(node)?;
         let opset = self.opset(node.domain());
         let def = ops::find(node.domain(), node.op_type(), opset).ok_or_else(|| unknown_operator(node, opset))?;
+        if let Import::Sequences(import) = def.import {
+            check_count("operands", node.input.len(), def.inputs)?;
+            check_count("results", node.output.len(), def.outputs)?;
+            let origin = self.origin(node);
+            let mut sequences = Sequences { importer: self, attrs, node, origin };
+            let item = import(&mut sequences)?;
+            sequences.attrs.finish()?;
+            return Ok(Results::Item(item));
+        }
+        self.values_of(node, attrs, def, opset).map(Results::Values)
+    }
+
+    /// The results of a node whose operands and results are tensors.
+    fn values_of(&mut self, node: &'m NodeProto, attrs: Attrs<'m>, def: &OpDef, opset: i64) -> Imported {
         let inputs = self.operands(node, def)?;
         check_count("operands", node.input.len(), def.inputs)?;
         check_count("results", node.output.len(), def.outputs)?;
@@ -391,6 +447,7 @@ impl<'m> Importer<'m> {
                 regions.attrs.finish()?;
                 Ok(outputs)
             }
+            Import::Sequences(_) => crate::bug!("sequences are imported by themselves"),
         }
     }
 
@@ -411,6 +468,7 @@ impl<'m> Importer<'m> {
             }
             match self.find(name) {
                 Found::Value(value) => inputs.push(Some(value)),
+                Found::Sequence(_) => return Err(is_a_sequence(name)),
                 Found::Reported => reported = true,
                 Found::Nothing => missing.push(quoted(name)),
             }
@@ -476,6 +534,7 @@ impl<'m> Importer<'m> {
                 let ty = self.graph().ty(value).clone();
                 format!("{} {}{:?}", quoted(name), ty.dtype, ty.dims)
             }
+            Found::Sequence(values) => format!("{} sequence of {}", quoted(name), values.len()),
             Found::Reported | Found::Nothing => quoted(name).to_string(),
         }
     }
@@ -486,6 +545,11 @@ impl<'m> Importer<'m> {
             match self.find(info.name()) {
                 Found::Value(value) => outputs.push((info.name().to_owned(), value)),
                 Found::Reported => {}
+                Found::Sequence(_) => self.complain(
+                    Diagnostic::error("E0408", Place::value(info.name()), "this output is a sequence")
+                        .why("the results of a graph are tensors")
+                        .help("join its elements with ConcatFromSequence, or make each of them an output"),
+                ),
                 Found::Nothing => self.complain(
                     Diagnostic::error("E0408", Place::value(info.name()), "nothing computes this output")
                         .help("the file is damaged, or the exporter that wrote it has a bug"),
@@ -536,6 +600,13 @@ fn names_defined(graph: &GraphProto) -> BTreeSet<&str> {
     let stored = graph.initializer.iter().map(|tensor| tensor.name()).chain(sparse.map(|values| values.name()));
     let computed = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
     inputs.chain(stored).chain(computed).collect()
+}
+
+fn is_a_sequence(name: &str) -> Fault {
+    Fault::unsupported(
+        format!("{} is a sequence, and this operator takes tensors here", quoted(name)),
+        "take the elements with SequenceAt or ConcatFromSequence; loops and branches do not carry sequences",
+    )
 }
 
 fn check_count(what: &str, given: usize, (low, high): (usize, usize)) -> std::result::Result<(), Fault> {

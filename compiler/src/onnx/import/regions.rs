@@ -89,7 +89,7 @@ impl<'m> Regions<'_, 'm> {
     pub fn inline(&mut self, proto: &'m GraphProto, bindings: &[(&str, ValueId)]) -> Imported {
         let graph = self.importer.graphs.len() - 1;
         let names = bindings.iter().map(|&(name, value)| (name.to_owned(), Some(value))).collect();
-        self.importer.scopes.push(Scope { names, graph });
+        self.importer.scopes.push(Scope::new(names, graph));
         let outputs = self.importer.body(proto);
         self.importer.scopes.pop();
         outputs
@@ -104,7 +104,7 @@ impl<'m> Regions<'_, 'm> {
         graph.symbols = self.importer.graph().symbols.clone();
         let index = self.importer.graphs.len();
         self.importer.graphs.push(Frame::new(graph));
-        self.importer.scopes.push(Scope { names: BTreeMap::new(), graph: index });
+        self.importer.scopes.push(Scope::new(BTreeMap::new(), index));
         let outputs = self.importer.body(proto);
         self.importer.scopes.pop();
         let Some(Frame { mut graph, inputs, .. }) = self.importer.graphs.pop() else {

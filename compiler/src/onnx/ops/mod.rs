@@ -36,6 +36,7 @@ mod roi;
 mod sample;
 mod scan;
 mod scatter;
+mod sequence;
 mod shape;
 mod signal;
 mod slice;
@@ -51,7 +52,7 @@ use std::sync::OnceLock;
 
 use super::Model;
 use super::attrs::Attrs;
-use super::import::Regions;
+use super::import::{Item, Regions, Sequences};
 use crate::ir::{Builder, ValueId};
 
 /// An ONNX operator, from one operator set version on.
@@ -76,6 +77,8 @@ pub enum Import {
     Compose(fn(&mut Cx<'_, '_>) -> Imported),
     /// By importing the graphs in its attributes too.
     Regions(fn(&mut Regions<'_, '_>) -> Imported),
+    /// By taking or giving sequences, whose elements are known while compiling.
+    Sequences(fn(&mut Sequences<'_, '_>) -> Result<Item, Fault>),
 }
 
 /// Any number of operands or results.
@@ -251,6 +254,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     control::DEFS,
     legacy::DEFS,
     scan::DEFS,
+    sequence::DEFS,
 ];
 
 /// What the importer takes of an operator, from one operator set version on.

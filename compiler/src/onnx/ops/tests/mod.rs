@@ -9,4 +9,5 @@ mod movement;
 mod numeric;
 mod quantized;
 mod refused;
+mod sequences;
 mod windows;

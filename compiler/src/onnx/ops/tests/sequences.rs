@@ -1,0 +1,93 @@
+//! Sequences and optional values, of which nothing is left in the graph.
+
+use lapidary_runtime::DType;
+
+use super::fixture::{Attr, Case, counted, floats};
+use crate::ir::eval::Tensor;
+
+fn scalar(value: i64) -> Tensor {
+    Tensor::from_i64s(DType::I64, Vec::new(), &[value])
+}
+
+fn three() -> Case {
+    ["a", "b", "c"].into_iter().fold(Case::new(18), |case, name| case.input(name, DType::F32, &["2"]))
+}
+
+fn inputs() -> [Tensor; 3] {
+    [floats(&[2], &[1.0, 2.0]), floats(&[2], &[3.0, 4.0]), floats(&[2], &[5.0, 6.0])]
+}
+
+#[test]
+fn elements_are_put_in_and_taken_out() {
+    let case = three()
+        .constant("first", scalar(0))
+        .constant("last", scalar(-1))
+        .node("SequenceConstruct", "a", "s1", &[])
+        .node("SequenceInsert", "s1 b", "s2", &[])
+        .node("SequenceInsert", "s2 c first", "s3", &[])
+        .node("SequenceErase", "s3 last", "s4", &[])
+        .node("ConcatFromSequence", "s4", "y", &[("axis", Attr::Int(0)), ("new_axis", Attr::Int(1))]);
+    let got = case.run(&inputs());
+    assert_eq!((got.dims.clone(), got.to_f64s()), (vec![2, 2], vec![5.0, 6.0, 1.0, 2.0]));
+}
+
+#[test]
+fn a_position_of_the_data_reads_from_elements_of_one_shape() {
+    let case = three().input("at", DType::I64, &[]);
+    let case = case.node("SequenceConstruct", "a b c", "s", &[]).node("SequenceAt", "s at", "y", &[]);
+    let [a, b, c] = inputs();
+    assert_eq!(case.run(&[a, b.clone(), c, scalar(-2)]), b);
+    let case = three().input("at", DType::I64, &[]).input("d", DType::F32, &["3"]);
+    let case = case.node("SequenceConstruct", "a b d", "s", &[]).node("SequenceAt", "s at", "y", &[]);
+    assert_eq!(case.fault(), "the position of elements that differ in shape depends on the data of a run");
+}
+
+#[test]
+fn a_tensor_is_split_into_rows_and_into_parts() {
+    let x = counted(&[5, 2]);
+    let rows = Case::new(18)
+        .input("x", DType::F32, &["5", "2"])
+        .constant("at", scalar(3))
+        .node("SplitToSequence", "x", "s", &[("keepdims", Attr::Int(0))])
+        .node("SequenceAt", "s at", "y", &[]);
+    let got = rows.run(std::slice::from_ref(&x));
+    assert_eq!((got.dims.clone(), got.to_f64s()), (vec![2], x.to_f64s()[6..8].to_vec()));
+    let parts = Case::new(18)
+        .input("x", DType::F32, &["5", "2"])
+        .constant("size", scalar(2))
+        .constant("at", scalar(-1))
+        .node("SplitToSequence", "x size", "s", &[])
+        .node("SequenceAt", "s at", "y", &[]);
+    let got = parts.run(std::slice::from_ref(&x));
+    assert_eq!((got.dims.clone(), got.to_f64s()), (vec![1, 2], x.to_f64s()[8..].to_vec()));
+    let wrong = Case::new(18).input("x", DType::F32, &["5", "2"]).ints("sizes", &[2, 2]);
+    let wrong = wrong.node("SplitToSequence", "x sizes", "s", &[]).node("SequenceLength", "s", "y", &[]);
+    assert_eq!(wrong.fault(), "parts of [2, 2] elements do not add up to 5");
+}
+
+#[test]
+fn lengths_and_presence_are_constants() {
+    let case = three().node("SequenceConstruct", "a b c", "s", &[]).node("SequenceLength", "s", "y", &[]);
+    assert_eq!(case.run(&inputs()).to_i64s(), [3]);
+    for (operand, there) in [("a", 1), ("_", 0)] {
+        let case = three().node("OptionalHasElement", operand, "y", &[]);
+        assert_eq!(case.run(&inputs()).to_i64s(), [there]);
+    }
+    let case = three().node("Optional", "b", "o", &[]).node("OptionalGetElement", "o", "y", &[]);
+    assert_eq!(case.run(&inputs()), inputs()[1]);
+}
+
+#[test]
+fn what_is_no_tensor_is_named() {
+    let output = three().node("SequenceConstruct", "a b c", "y", &[]);
+    assert_eq!(output.fault(), "this output is a sequence");
+    let operand = three().node("SequenceConstruct", "a b c", "s", &[]).node("Relu", "s", "y", &[]);
+    assert_eq!(operand.fault(), "\"s\" is a sequence, and this operator takes tensors here");
+    let tensor = three().node("SequenceLength", "a", "y", &[]);
+    assert_eq!(tensor.fault(), "operand 0 is a tensor, and a sequence is needed");
+    let twice = three().node("SequenceConstruct", "a", "s", &[]).node("SequenceConstruct", "b", "s", &[]);
+    let twice = twice.node("SequenceLength", "s", "y", &[]);
+    assert_eq!(twice.fault(), "\"s\" is defined twice");
+    let beyond = three().constant("at", scalar(3)).node("SequenceConstruct", "a b c", "s", &[]);
+    assert_eq!(beyond.node("SequenceAt", "s at", "y", &[]).fault(), "there is no position 3 among 3");
+}
