@@ -1,9 +1,12 @@
 //! Helpers that the integration tests share.
 
 pub mod emitted;
+mod gpu;
 pub mod problems;
 
 use std::path::{Path, PathBuf};
+
+pub use gpu::{arch, gpu};
 
 /// The checkout's root. Read when the test runs, so that test binaries can be carried to another machine.
 pub fn root() -> PathBuf {

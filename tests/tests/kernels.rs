@@ -5,7 +5,6 @@
 //! `LAPIDARY_PROBLEM=NAME` runs one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bumpalo::Bump;
 use lapidary::ir::eval::{self, Tensor};
@@ -14,7 +13,6 @@ use lapidary::kernels::{self, KernelSet, Toolchain};
 use lapidary::lower::{Program, Step, Target, lower};
 use lapidary::plan::{self, CheckedPlan, tables};
 use lapidary::select::select_by;
-use lapidary_runtime::cuda::Device;
 use lapidary_runtime::op::{Math, ResizeMode};
 use lapidary_runtime::table::{self, ArchKind, Images};
 use lapidary_runtime::{DType, Error, InputRef, LaunchMode, Model, Options, Weights};
@@ -232,26 +230,16 @@ fn plan_with(program: &Program, number: usize) -> Result<(CheckedPlan, KernelSet
     Ok((plan, kernels))
 }
 
-fn device() -> Option<Arc<Device>> {
-    match Device::open(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            let required = std::env::var_os("LAPIDARY_GPU").is_some_and(|value| value == "require");
-            assert!(!required, "LAPIDARY_GPU=require, and there is no GPU: {error}");
-            eprintln!("SKIPPED running the kernels: {error}");
-            None
-        }
-    }
-}
-
 #[test]
 fn every_candidate_is_right() {
-    let device = device();
-    let arch = device.as_ref().map_or(90, |device| {
-        let (major, minor) = device.facts().compute_capability;
-        major * 10 + minor
-    });
-    let arch = Arch::for_device(arch).expect("a supported GPU");
+    let device = lapidary_tests::gpu();
+    let arch = match &device {
+        Ok(device) => lapidary_tests::arch(device),
+        Err(error) => {
+            eprintln!("SKIPPED running the kernels: {error}");
+            "sm_90a".parse().expect("a known architecture")
+        }
+    };
     let only = std::env::var("LAPIDARY_PROBLEM").ok();
     let chosen = problems::all().into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| only == name));
     let mut failures = Vec::new();
@@ -270,7 +258,7 @@ fn every_candidate_is_right() {
         cases.len(),
         cases.iter().map(|case| candidates(&case.program)).sum::<usize>()
     );
-    if device.is_some() {
+    if device.is_ok() {
         run(&cases, arch);
     }
 }

@@ -7,7 +7,6 @@ use lapidary::ir::eval::Tensor;
 use lapidary::kernels::{self, Toolchain};
 use lapidary::lower::Target;
 use lapidary::plan::tables;
-use lapidary_runtime::cuda::Device;
 use lapidary_runtime::table::{self, ArchKind, Images};
 use lapidary_runtime::{Error, InputRef, Model, Options, Session, Weights};
 use lapidary_templates::Arch;
@@ -65,14 +64,9 @@ fn run_once(session: &mut Session<'_>, outputs: usize, inputs: &[Tensor]) -> Res
 /// # Panics
 /// With `LAPIDARY_GPU=require` where there is none.
 pub fn gpu() -> Option<Arch> {
-    match Device::open(0) {
-        Ok(device) => {
-            let (major, minor) = device.facts().compute_capability;
-            Some(Arch::for_device(major * 10 + minor).expect("a supported GPU"))
-        }
+    match lapidary_tests::gpu() {
+        Ok(device) => Some(lapidary_tests::arch(&device)),
         Err(error) => {
-            let required = std::env::var_os("LAPIDARY_GPU").is_some_and(|value| value == "require");
-            assert!(!required, "LAPIDARY_GPU=require, and there is no GPU: {error}");
             eprintln!("SKIPPED random graphs on cuda: {error}");
             None
         }
