@@ -119,7 +119,8 @@ struct Crop {
 /// The full result has `(dim - 1) * stride + reach` elements, and `extra` zeros behind them.
 fn crop(frame: &Frame, axis: usize, dim: &Expr, extra: i64, asked: Option<Expr>) -> Crop {
     let stride = Expr::constant(frame.stride(axis));
-    let full = (dim.clone() - Expr::constant(1)) * stride.clone() + Expr::constant(frame.reach(axis) + extra);
+    let full =
+        (dim.clone() - Expr::constant(1)) * stride.clone() + Expr::constant(frame.reach(axis)) + Expr::constant(extra);
     let zero = Expr::constant(0);
     let (odd, total, extent) = match (frame.padding(), asked) {
         (Padding::Explicit { lo, hi }, None) => {
