@@ -160,6 +160,10 @@ fn apply(cx: &mut Cx<'_, '_>, f: impl FnOnce(&mut ProgramWriter, Arg, Arg, Optio
     };
     let mut inputs = vec![x, aligned(&mut cx.b, scale, &dims, &grain)?];
     if let Some(zero) = zero {
+        let (rank, expected) = (cx.b.rank(zero), cx.b.rank(scale));
+        if rank != expected && !matches!(grain, Grain::Tensor) {
+            return Err(Fault::Invalid(format!("the zero point has rank {rank}, and the scale has {expected}")));
+        }
         inputs.push(aligned(&mut cx.b, zero, &dims, &grain)?);
     }
     let zero = zero.map(|_| Arg::Input(2));

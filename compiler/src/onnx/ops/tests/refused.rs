@@ -61,3 +61,26 @@ fn grids_over_what_is_not_sampled_are_refused() {
         .node("GridSample", "x grid", "y", &[]);
     assert_eq!(case.fault(), "GridSample of i32 is not supported but for the mode nearest");
 }
+
+#[test]
+fn a_zero_point_has_the_shape_of_its_scale() {
+    for (scale, zero, ranks) in [(&["1", "2"][..], &["2"][..], (1, 2)), (&["2"], &["1", "2"], (2, 1))] {
+        let case = Case::new(21)
+            .input("x", DType::I8, &["1", "2"])
+            .input("scale", DType::F32, scale)
+            .input("zero", DType::I8, zero)
+            .node("DequantizeLinear", "x scale zero", "y", &[("block_size", Attr::Int(i64::from(ranks.1 == 2)))]);
+        assert_eq!(case.fault(), format!("the zero point has rank {}, and the scale has {}", ranks.0, ranks.1));
+    }
+}
+
+#[test]
+fn padding_beyond_all_numbers_is_no_extent() {
+    let case = Case::new(22).input("x", DType::F32, &["1", "1", "4"]).input("w", DType::F32, &["1", "1", "2"]).node(
+        "ConvTranspose",
+        "x w",
+        "y",
+        &[("output_padding", Attr::Ints(&[i64::MAX]))],
+    );
+    assert!(case.fault().contains("9223372036854775807"), "{}", case.fault());
+}
