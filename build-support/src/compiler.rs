@@ -9,7 +9,7 @@ use lapidary::emit::{self, Code, Emission, EmittedTarget, Runtime};
 use lapidary::folder::{self, Stale};
 use lapidary::ir::Range;
 use lapidary::lower::Target;
-use lapidary::onnx::{self, Model};
+use lapidary::onnx::{self, Model, Numbers};
 use lapidary::passes::Precision;
 use lapidary::profiles::Profiles;
 
@@ -27,6 +27,7 @@ pub struct Compiler {
     targets: Vec<String>,
     precision: String,
     dims: Vec<(String, Range)>,
+    values: Vec<(String, String)>,
     cuda: Option<PathBuf>,
     contents: Contents,
     out_dir: Option<PathBuf>,
@@ -65,6 +66,7 @@ impl Compiler {
             targets: Vec::new(),
             precision: "fp32".to_owned(),
             dims: Vec::new(),
+            values: Vec::new(),
             cuda: None,
             contents: Contents::Plans,
             out_dir: None,
@@ -102,6 +104,12 @@ impl Compiler {
         self
     }
 
+    /// Makes an input that has the same value in every run a constant: its elements, such as `0,2` or `1,1,2.5`.
+    pub fn value(mut self, input: impl Into<String>, elements: impl Into<String>) -> Compiler {
+        self.values.push((input.into(), elements.into()));
+        self
+    }
+
     /// The CUDA toolkit (or the NVRTC library, or the nvcc) that compiles the kernels; by default what `CUDA_HOME` or
     /// else `NVCC` names.
     pub fn cuda(mut self, toolkit: impl Into<PathBuf>) -> Compiler {
@@ -134,6 +142,7 @@ impl Compiler {
         cargo::rerun_if_changed(&self.model)?;
         let (out_dir, options) = self.checked()?;
         let mut model = onnx::load(&self.model)?;
+        self.fix_inputs(&mut model)?;
         let beside = self.model.parent().unwrap_or(Path::new(""));
         for location in model.external.mapped() {
             cargo::rerun_if_changed(&beside.join(location))?;
@@ -154,6 +163,17 @@ impl Compiler {
             folder,
             metadata: metadata(&model),
         })
+    }
+
+    fn fix_inputs(&self, model: &mut Model) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for (name, elements) in &self.values {
+            match elements.parse::<Numbers>() {
+                Ok(value) => model.fix_input(name, &value)?,
+                Err(why) => wrong.push(format!("value {name:?}: {why}")),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Call(wrong)) }
     }
 
     /// What the strings mean, or everything that is wrong with them.

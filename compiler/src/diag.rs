@@ -131,6 +131,7 @@ pub const CODES: &[Code] = &[
         meaning: "no shape, or not the typical one of a profile, satisfies what the model relies on",
     },
     Code { code: "E0412", meaning: "an input is too large for any memory" },
+    Code { code: "E0413", meaning: "an input cannot be given the value that the caller fixes" },
     Code { code: "E0501", meaning: "a target has no kernel for an operation" },
     Code { code: "E0601", meaning: "kernels must be compiled and no CUDA compiler was found" },
     Code { code: "E0602", meaning: "the CUDA compiler does not know an architecture" },

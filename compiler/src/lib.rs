@@ -32,6 +32,7 @@ use emit::ModelFacts;
 use ir::Graph;
 use kernels::KernelSet;
 use lower::Target;
+use onnx::Numbers;
 use passes::{Precision, Report};
 use plan::CheckedPlan;
 use profiles::Profiles;
@@ -108,6 +109,7 @@ pub fn facts(path: &Path, model: &onnx::Model, precision: Precision) -> ModelFac
         sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
         opset: model.opset("").unwrap_or(0),
         producer: producer.trim().to_owned(),
+        fixed: model.fixed.iter().map(|fixed| (fixed.name.clone(), Numbers::from(&fixed.value).to_string())).collect(),
         precision,
     }
 }

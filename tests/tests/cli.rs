@@ -168,6 +168,32 @@ fn verify_wants_something_to_compare() {
     scratch.refused("verify .", 2, &["1 inputs and 3 outputs", "takes 1 and has 2"]);
 }
 
+/// y = ReduceSum(x, axes), x of shape [1, 3].
+fn summed() -> Vec<u8> {
+    let model = Builder::new("summed").input("x", FLOAT, &["1", "3"]).input("axes", INT64, &["1"]);
+    model.node("ReduceSum", &["x", "axes"], "y").output("y").bytes()
+}
+
+#[test]
+fn an_input_can_be_fixed() {
+    let scratch = Scratch::with(summed());
+    let axes = TensorProto {
+        data_type: Some(INT64),
+        dims: vec![1],
+        raw_data: Some(1i64.to_le_bytes().to_vec().into()),
+        ..TensorProto::default()
+    };
+    scratch.write("test_data_set_0/input_0.pb", &tensor(&[1, 3], &[1.0, 2.0, 4.0]));
+    scratch.write("test_data_set_0/input_1.pb", &axes.encode_to_vec());
+    scratch.write("test_data_set_0/output_0.pb", &tensor(&[1, 1], &[7.0]));
+    scratch.refused("verify .", 1, &["the axes in \"axes\" are not constant", "--value axes=VALUE,.."]);
+    assert!(scratch.done("verify . --value axes=1").out.ends_with("1 comparisons ok on cpu\n"));
+    scratch.refused("verify . --value axes=0", 2, &["\"axes\" has another value", "--value axes=1"]);
+    scratch.refused("check model.onnx --value axes=0,1", 2, &["E0413", "2 elements do not fill"]);
+    scratch.done("compile model.onnx -o crate --target cpu --value axes=1");
+    assert!(scratch.read("crate/README.md").contains("| input `axes`, fixed | `1` |\n| written by |"));
+}
+
 #[test]
 fn a_manifest_names_what_the_model_has() {
     let scratch = Scratch::with(two_outputs());

@@ -58,6 +58,7 @@ impl Case {
             sha256: model.sha256().iter().map(|byte| format!("{byte:02x}")).collect(),
             opset: 21,
             producer: "tests".to_owned(),
+            fixed: Vec::new(),
             precision: Precision::default(),
         };
         let targets: Vec<EmittedTarget<'_>> =

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lapidary::diag::{Place, quoted};
 use lapidary::ir::eval::Tensor;
-use lapidary::onnx::{self, Model};
+use lapidary::onnx::{self, Fixed, Model, Numbers};
 use lapidary::profiles::Profiles;
 use prost::Message;
 use serde::Deserialize;
@@ -100,6 +100,30 @@ impl CaseDir {
             ));
         }
         Ok(found)
+    }
+
+    /// Leaves out the inputs that are constants of the model now; the cases must agree with them.
+    ///
+    /// # Errors
+    /// A case gives a fixed input another value.
+    pub fn take_fixed(&mut self, inputs: &[onnx::Input], fixed: &[Fixed]) -> Result<(), Failure> {
+        for case in &mut self.cases {
+            let mut kept = Vec::with_capacity(inputs.len());
+            for (input, tensor) in inputs.iter().zip(case.inputs.drain(..)) {
+                match fixed.iter().find(|fixed| fixed.name == input.name) {
+                    None => kept.push(tensor),
+                    Some(fixed) if fixed.value == tensor => {}
+                    Some(_) => {
+                        let what = format!("{}: {} has another value than is fixed", case.name, quoted(&input.name));
+                        let stated = Numbers::from(&tensor);
+                        let help = format!("the case needs --value {}={stated}", quoted(&input.name).trim_matches('"'));
+                        return Err(Failure::usage(what, help));
+                    }
+                }
+            }
+            case.inputs = kept;
+        }
+        Ok(())
     }
 
     /// Profiles that hold every case: from the smallest to the largest extent of each symbolic dimension.

@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use lapidary::onnx::{self, Model};
+use lapidary::diag::Diagnostics;
+use lapidary::onnx::{self, Model, Numbers};
 use lapidary::passes::Precision;
 use lapidary::profiles::Profiles;
 
@@ -84,6 +85,7 @@ impl ModelArgs {
         if self.seeded_weights {
             model.seed_weights();
         }
+        self.shape.fix(&mut model)?;
         Ok(model)
     }
 }
@@ -94,6 +96,9 @@ struct ShapeArgs {
     /// The range of a symbolic dimension; repeated for one name, each is a further optimization profile.
     #[arg(long = "dim", value_name = "NAME=MIN:OPT:MAX", value_parser = Profiles::parse)]
     dims: Vec<(String, lapidary::ir::Range)>,
+    /// The elements of an input that has the same value in every run; it becomes a constant of the compiled model.
+    #[arg(long = "value", value_name = "NAME=VALUE,VALUE,..", value_parser = Numbers::parse)]
+    values: Vec<(String, Numbers)>,
     /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
     #[arg(long, default_value = "fp32")]
     precision: Precision,
@@ -106,6 +111,14 @@ impl ShapeArgs {
             profiles.add(name, *range);
         }
         profiles
+    }
+
+    fn fix(&self, model: &mut Model) -> Result<(), Failure> {
+        let mut wrong = Diagnostics::new();
+        for (name, value) in &self.values {
+            wrong.keep(model.fix_input(name, value));
+        }
+        Ok(wrong.check()?)
     }
 }
 

@@ -46,8 +46,11 @@ const NARROW: Bar = Bar::Relative { l2: 1e-2, cosine: 0.9995 };
 impl Verify {
     /// Compares every case; fails if one is off.
     pub fn run(self) -> Result<(), Failure> {
-        let model = onnx::load(&self.case_dir.join("model.onnx"))?;
-        let dir = CaseDir::read(&self.case_dir, &model)?;
+        let mut model = onnx::load(&self.case_dir.join("model.onnx"))?;
+        let mut dir = CaseDir::read(&self.case_dir, &model)?;
+        let inputs = onnx::inputs(&model)?;
+        self.shape.fix(&mut model)?;
+        dir.take_fixed(&inputs, &model.fixed)?;
         let mut profiles = self.shape.profiles();
         if profiles.names().next().is_none() {
             profiles = dir.profiles(&model)?;

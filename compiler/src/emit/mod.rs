@@ -134,6 +134,8 @@ pub struct ModelFacts {
     pub opset: i64,
     /// The program that wrote the model, with its version; may be empty.
     pub producer: String,
+    /// Inputs of the model that are constants here, and their elements.
+    pub fixed: Vec<(String, String)>,
     /// The type that `f32` arithmetic was compiled to.
     pub precision: Precision,
 }

@@ -150,6 +150,11 @@ impl Page<'_> {
             shape: String,
         }
         #[derive(Serialize)]
+        struct FixedRow {
+            onnx: String,
+            value: String,
+        }
+        #[derive(Serialize)]
         struct SymbolRow<'v> {
             onnx: String,
             ty: &'v str,
@@ -178,6 +183,7 @@ impl Page<'_> {
             opset: i64,
             precision: String,
             producer: String,
+            fixed: Vec<FixedRow>,
         }
         let interface = self.interface;
         let port = |port: &'_ Port| -> (String, DTypeName, String) {
@@ -220,6 +226,11 @@ impl Page<'_> {
                 opset: model.opset,
                 precision: model.precision.to_string(),
                 producer: if model.producer.is_empty() { "unknown".to_owned() } else { code(&model.producer) },
+                fixed: model
+                    .fixed
+                    .iter()
+                    .map(|(name, value)| FixedRow { onnx: code(name), value: code(value) })
+                    .collect(),
             },
         )
     }

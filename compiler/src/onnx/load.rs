@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::external::{External, map_file};
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto};
-use super::{TensorRef, sparse, tensor, wire};
+use super::{Fixed, TensorRef, sparse, tensor, wire};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// Versions of the `ai.onnx` operator set that are read.
@@ -25,7 +25,7 @@ pub const OPSETS: RangeInclusive<i64> = 6..=28;
 /// Versions of the file format that are read. Version 3 (2017) is the first with operator sets.
 const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
-/// An ONNX model and the files it lies in. Read-only.
+/// An ONNX model and the files it lies in. Read-only, but for inputs that become constants ([`Model::fix_input`]).
 #[derive(Debug)]
 pub struct Model {
     /// The decoded file.
@@ -34,6 +34,8 @@ pub struct Model {
     pub external: External,
     /// The model's folder; `None` for a model that was given as bytes without one.
     pub dir: Option<PathBuf>,
+    /// The inputs that were made constants, in the order of the calls.
+    pub fixed: Vec<Fixed>,
     bytes: Bytes,
     sha256: OnceLock<[u8; 32]>,
 }
@@ -120,7 +122,7 @@ fn checked(bytes: Bytes, dir: Option<&Path>, at: Place) -> Result<Model> {
     found.check()?;
     let external = External::open(stored.tensors.iter().copied(), dir);
     let dir = dir.map(Path::to_owned);
-    Ok(Model { proto, external, dir, bytes, sha256: OnceLock::new() })
+    Ok(Model { proto, external, dir, fixed: Vec::new(), bytes, sha256: OnceLock::new() })
 }
 
 fn decode(bytes: &Bytes, at: &Place) -> Result<ModelProto> {

@@ -6,6 +6,7 @@
 
 mod attrs;
 mod external;
+mod fixed;
 mod functions;
 mod import;
 mod inputs;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use attrs::Attrs;
 pub use external::External;
+pub use fixed::{Fixed, Numbers};
 pub use import::import;
 pub use inputs::{Input, inputs};
 pub use load::{Model, OPSETS, load, load_bytes};

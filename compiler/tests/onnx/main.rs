@@ -5,6 +5,7 @@ mod attrs;
 mod bounds;
 mod control;
 mod external;
+mod fixed;
 mod functions;
 mod hostile;
 mod hostile_graphs;

@@ -15,6 +15,8 @@ use super::runner::RunnerKind;
 pub enum Verdict {
     /// Every output is as expected.
     Ok,
+    /// Every output is as expected; these inputs were fixed to the case's values, as the compiler asked for.
+    Fixed(String),
     /// The compiler refuses the model: the diagnostic's code, the operator, and the first line.
     Unsupported(String),
     /// The outputs are random, and a statistical test of this name holds.
@@ -28,6 +30,7 @@ impl Verdict {
         }
         let (kind, rest) = text.split_once(": ")?;
         match kind {
+            "ok, fixed" => Some(Verdict::Fixed(rest.to_owned())),
             "unsupported" => Some(Verdict::Unsupported(rest.to_owned())),
             "random" => Some(Verdict::Random(rest.to_owned())),
             _ => None,
@@ -39,6 +42,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Ok => f.write_str("ok"),
+            Verdict::Fixed(names) => write!(f, "ok, fixed: {names}"),
             Verdict::Unsupported(what) => write!(f, "unsupported: {what}"),
             Verdict::Random(test) => write!(f, "random: {test}"),
         }
@@ -112,7 +116,7 @@ impl Ledger {
         let mut counts = [0; 3];
         for (_, _, _, verdict) in self.lines().filter(|line| (line.0, line.2) == (group, runner)) {
             counts[match verdict {
-                Verdict::Ok => 0,
+                Verdict::Ok | Verdict::Fixed(_) => 0,
                 Verdict::Random(_) => 1,
                 Verdict::Unsupported(_) => 2,
             }] += 1;
@@ -155,6 +159,7 @@ pub fn self_test() -> Result<(), String> {
     for runner in RunnerKind::ALL {
         ledger.set(Group::Node, &long, runner, Verdict::Ok);
     }
+    ledger.set(Group::Node, "test_a", RunnerKind::Cpu, Verdict::Fixed("axes, k".to_owned()));
     ledger.set(Group::Node, "test_b", RunnerKind::Reference, Verdict::Random("bernoulli".to_owned()));
     ledger.set(Group::Node, "test_b", RunnerKind::Cpu, refused.clone());
     ledger.set(Group::Light, "light_b", RunnerKind::Cpu, refused);

@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use bumpalo::Bump;
-use lapidary::diag::{Diagnostics, Place};
+use lapidary::diag::{Diagnostics, Place, quoted};
 use lapidary::ir::Graph;
 use lapidary::ir::eval::{self, Tensor};
 use lapidary::kernels::{self, KernelSet, Toolchain};
 use lapidary::lower::Target;
-use lapidary::onnx;
+use lapidary::onnx::{self, Input, Numbers};
 use lapidary::passes::Precision;
 use lapidary::plan::tables;
 use lapidary::profiles::Profiles;
@@ -142,7 +142,7 @@ impl Runner {
                 return Err(Stop::Wrong(why));
             }
         };
-        let graph = onnx::import(&model, &profiles(&inputs, &sets))?;
+        let (model, graph, sets) = self.imported(model, inputs, sets)?;
         if let Some(statistic) = Statistic::of(&case.name) {
             let (once, again) = (self.outputs(&graph, &sets)?, self.outputs(&graph, &sets)?);
             if once != again {
@@ -163,7 +163,37 @@ impl Runner {
                 compare(given, expected, tolerance).map_err(|why| format!("output {k}: {why}"))?;
             }
         }
-        Ok(Verdict::Ok)
+        let fixed: Vec<&str> = model.fixed.iter().map(|fixed| fixed.name.as_str()).collect();
+        Ok(if fixed.is_empty() { Verdict::Ok } else { Verdict::Fixed(fixed.join(", ")) })
+    }
+
+    /// The model with its data sets. Where it is refused because the compiler has to know the value of an input, and all
+    /// data sets agree on one, that is what the model is compiled for.
+    fn imported(
+        &self,
+        mut model: onnx::Model,
+        mut inputs: Vec<Input>,
+        mut sets: Vec<DataSet>,
+    ) -> Result<(onnx::Model, Graph, Vec<DataSet>), Stop> {
+        loop {
+            let refused = match onnx::import(&model, &profiles(&inputs, &sets)) {
+                Ok(graph) => return Ok((model, graph, sets)),
+                Err(refused) => refused,
+            };
+            let asked = |input: &Input| {
+                let option = format!("--value {}=", quoted(&input.name).trim_matches('"'));
+                refused.iter().any(|diagnostic| diagnostic.help.contains(&option))
+            };
+            let agreed = |k: usize| sets.windows(2).all(|pair| pair[0].inputs[k] == pair[1].inputs[k]);
+            let Some(k) = (0..inputs.len()).find(|&k| asked(&inputs[k]) && agreed(k)) else {
+                return Err(refused.into());
+            };
+            let name = inputs.remove(k).name;
+            model.fix_input(&name, &Numbers::from(&sets[0].inputs[k]))?;
+            for set in &mut sets {
+                set.inputs.remove(k);
+            }
+        }
     }
 
     /// The outputs for each data set.

@@ -64,7 +64,7 @@ fn count(rows: &mut BTreeMap<Key, Row>, ledger: &Ledger, case: &Case, model: &Mo
     for runner in RunnerKind::ALL {
         match ledger.verdict(case.group, &case.name, runner) {
             None => {}
-            Some(Verdict::Ok | Verdict::Random(_)) => {
+            Some(Verdict::Ok | Verdict::Fixed(_) | Verdict::Random(_)) => {
                 for (key, types) in &used {
                     let tally = rows.entry(key.clone()).or_default().tallies.entry(runner).or_default();
                     tally.right += 1;

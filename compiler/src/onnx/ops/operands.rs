@@ -3,10 +3,13 @@
 //! A shape may be computed in the model, as long as it follows from extents and constants; what depends on the data of
 //! a run is not supported, and the fault names the tensor.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::constants::constant_value;
 use super::{Cx, Fault};
 use crate::diag::quoted;
-use crate::ir::{Expr, ValueId};
+use crate::ir::{Def, Expr, ValueId};
 
 /// The elements of operand `k` as formulas. `what` is what they are, such as `shape`.
 ///
@@ -40,7 +43,9 @@ pub(super) fn optional_ints(cx: &Cx<'_, '_>, k: usize, what: &str) -> Result<Opt
         Some(constants) => Ok(Some(constants)),
         None => Err(Fault::unsupported(
             format!("the {what} in {} are not constant", name(cx, value)),
-            format!("make the {what} constants; `onnxsim` and the exporter's constant folding do that"),
+            advice(cx, value).unwrap_or_else(|| {
+                format!("make the {what} constants; `onnxsim` and the exporter's constant folding do that")
+            }),
         )),
     }
 }
@@ -69,8 +74,45 @@ pub(super) fn constant_number(cx: &Cx<'_, '_>, k: usize) -> Option<f64> {
 pub(super) fn depends_on_data(cx: &Cx<'_, '_>, value: ValueId, what: &str) -> Fault {
     Fault::unsupported(
         format!("the {what} in {} depends on the data of a run", name(cx, value)),
-        format!("compute the {what} from shapes and constants only, or give it as a constant"),
+        advice(cx, value)
+            .unwrap_or_else(|| format!("compute the {what} from shapes and constants only, or give it as a constant")),
     )
+}
+
+/// What to do where `value` follows from small inputs of the model: a caller who knows them can fix them.
+pub(super) fn advice(cx: &Cx<'_, '_>, value: ValueId) -> Option<String> {
+    let names = small_inputs(cx, value)?;
+    let options: Vec<String> =
+        names.iter().map(|name| format!("--value {}=VALUE,..", quoted(name).trim_matches('"'))).collect();
+    let which = if names.len() == 1 { "the input has" } else { "the inputs have" };
+    Some(format!("if {which} the same value in every run, fix it: {}", options.join(" ")))
+}
+
+/// The inputs of the model that `value` follows from; `None` if one of them is no vector or scalar, or there is none.
+fn small_inputs(cx: &Cx<'_, '_>, value: ValueId) -> Option<BTreeSet<Arc<str>>> {
+    let graph = cx.b.graph();
+    let (mut names, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![value]);
+    while let Some(value) = open.pop() {
+        if !seen.insert(value) {
+            continue;
+        }
+        let is_known = graph.value(value).known.is_some();
+        match graph.value(value).def {
+            Def::Constant(_) => {}
+            _ if is_known => {}
+            Def::Node(node, _) => open.extend(graph.node(node).inputs.iter().flatten()),
+            Def::Input(_) => {
+                let name = &graph.value(value).name;
+                // What a region captures has its name in the graph around it.
+                let of_model = cx.model.graph().input.iter().any(|info| info.name() == &**name);
+                if !of_model || graph.ty(value).dims.len() > 1 {
+                    return None;
+                }
+                names.insert(name.clone());
+            }
+        }
+    }
+    (!names.is_empty()).then_some(names)
 }
 
 /// Operand `k` as a tensor of rank 0; exporters also write one element with axes of extent 1.

@@ -314,7 +314,8 @@ fn constant_scales(cx: &Cx<'_, '_>, k: usize) -> Result<Option<Vec<f32>>, Fault>
         Some(scales) => Ok(Some(scales.into_iter().map(|scale| scale as f32).collect())),
         None => Err(Fault::unsupported(
             format!("the scales in {} are not constant", quoted(&cx.b.graph().value(value).name)),
-            "give the node sizes computed from shapes, or constant scales",
+            super::operands::advice(cx, value)
+                .unwrap_or_else(|| "give the node sizes computed from shapes, or constant scales".to_owned()),
         )),
     }
 }
