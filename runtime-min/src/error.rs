@@ -24,6 +24,8 @@ pub enum Error {
     Bytes { tensor: String, expected: usize, given: usize },
     /// A dimension is outside of every optimization profile.
     OutsideProfiles { symbol: String, given: i64, ranges: Vec<Range> },
+    /// A run has found more elements than there can be; a defect of the compiled model.
+    Count { symbol: String, given: i64, bound: i64 },
     /// Two extents that the model needs equal (or broadcastable) are not.
     Constraint { why: String, left: i64, right: i64 },
     /// The weights have another length than those that this model was compiled with.
@@ -85,6 +87,9 @@ impl core::fmt::Display for Error {
                     write!(f, "{} {}..={}", if k == 0 { ":" } else { "," }, range.min, range.max)?;
                 }
                 Ok(())
+            }
+            Error::Count { symbol, given, bound } => {
+                write!(f, "the run has counted {given} of `{symbol}`, of which there are at most {bound}")
             }
             Error::Constraint { why, left, right } => {
                 write!(f, "{why} needs two extents that fit together; they are {left} and {right}")
@@ -148,6 +153,7 @@ impl std::error::Error for Error {
             | Error::NoOutput { .. }
             | Error::NotRun
             | Error::OutsideProfiles { .. }
+            | Error::Count { .. }
             | Error::Constraint { .. }
             | Error::Weights { .. }
             | Error::NoImage { .. }

@@ -191,11 +191,11 @@ structs! {
     Resize { mode, coordinates, antialias, exclude_outside, cubic_coeff_a, extrapolation_value, scales }
     Activation { kind, alpha, beta }
     Recurrent { cell, direction, hidden, clip, activations, input_forget }
-    Symbol<'a> { name, input, axis }
+    Symbol<'a> { name, source }
     Profile<'a> { ranges, arena_bytes, offsets }
     Range { min, opt, max }
     Formula<'a> { code, text }
-    Constraint<'a> { segment, kind, left, right, why }
+    Constraint<'a> { segment, counts, kind, left, right, why }
     Port<'a> { name, tensor }
     Tensor<'a> { dtype, dims, place }
     Segment<'a> { steps }
@@ -220,7 +220,8 @@ enums! {
     Dim { Const(value), Slot(slot); ; }
     FormulaOp { Const(value), Symbol(k), Slot(k); ; Add, Mul, FloorDiv, Min, Max, Broadcast }
     Place { Weight(offset), Derived(offset), Arena(buffer); ; }
-    Action<'a> { Cpu(op), Launch(launch); If { then_segment, else_segment }; }
+    Action<'a> { Cpu(op), Launch(launch); If { then_segment, else_segment }, Count { symbol }; }
+    Source<'a> { ; Extent { input, axis }, Count { bound }; }
     Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value); ; }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),

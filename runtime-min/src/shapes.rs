@@ -2,20 +2,25 @@
 //!
 //! One [`Shapes`] belongs to a session. It is made once, and [`Shapes::resolve`] allocates nothing.
 
+use core::cell::{Cell, RefCell};
+
 use crate::error::Error;
 use crate::op::MAX_RANK;
-use crate::table::{ConstraintKind, Dim, FormulaOp, PlanTables, Profile};
+use crate::table::{Constraint, ConstraintKind, Dim, FormulaOp, PlanTables, Profile, Source};
 
 /// The values of a plan's symbols and slots for the shapes at hand.
 #[derive(Debug)]
 pub struct Shapes<'a> {
     tables: &'a PlanTables<'a>,
     profile: usize,
-    symbols: Vec<i64>,
-    slots: Vec<i64>,
+    /// The values of the symbols; those of counts change while a plan runs.
+    symbols: Vec<Cell<i64>>,
+    slots: Vec<Cell<i64>>,
+    /// Of each symbol whether its value is known, rather than bounded.
+    known: Vec<Cell<bool>>,
     /// The symbols' and then the slots' values of the last shapes that were accepted.
     kept: Vec<i64>,
-    stack: Vec<i64>,
+    stack: RefCell<Vec<i64>>,
     resolved: bool,
 }
 
@@ -85,10 +90,11 @@ impl<'a> Shapes<'a> {
         Shapes {
             tables,
             profile: 0,
-            symbols: vec![0; tables.symbols.len()],
-            slots: vec![0; tables.slots.len()],
+            symbols: vec![Cell::new(0); tables.symbols.len()],
+            slots: vec![Cell::new(0); tables.slots.len()],
+            known: vec![Cell::new(false); tables.symbols.len()],
             kept: vec![0; tables.symbols.len() + tables.slots.len()],
-            stack: Vec::with_capacity(depth),
+            stack: RefCell::new(Vec::with_capacity(depth)),
             resolved: false,
         }
     }
@@ -97,16 +103,14 @@ impl<'a> Shapes<'a> {
     /// checks every input against its shape and the constraints. An error leaves the shapes as they were.
     pub fn resolve<'d>(&mut self, input_dims: impl Fn(usize) -> &'d [usize]) -> Result<Change, Error> {
         let before = self.profile;
-        let (symbols, slots) = self.kept.split_at_mut(self.symbols.len());
-        symbols.copy_from_slice(&self.symbols);
-        slots.copy_from_slice(&self.slots);
+        let values = || self.symbols.iter().chain(&self.slots);
+        self.kept.iter_mut().zip(values()).for_each(|(kept, value)| *kept = value.get());
         let change = self.try_resolve(input_dims);
         match change {
             Ok(_) => self.resolved = true,
             Err(_) => {
-                let (symbols, slots) = self.kept.split_at(self.symbols.len());
-                self.symbols.copy_from_slice(symbols);
-                self.slots.copy_from_slice(slots);
+                let values = self.symbols.iter().chain(&self.slots);
+                values.zip(&self.kept).for_each(|(value, &kept)| value.set(kept));
                 self.profile = before;
             }
         }
@@ -115,18 +119,31 @@ impl<'a> Shapes<'a> {
 
     fn try_resolve<'d>(&mut self, input_dims: impl Fn(usize) -> &'d [usize]) -> Result<Change, Error> {
         let mut same = self.resolved;
+        let mut counts = false;
         for (k, symbol) in self.tables.symbols.iter().enumerate() {
-            let dims = input_dims(symbol.input as usize);
-            let Some(&extent) = dims.get(symbol.axis as usize) else {
-                return Err(self.shape_error(symbol.input as usize, dims));
+            let value = match symbol.source {
+                Source::Extent { input, axis } => {
+                    let dims = input_dims(input as usize);
+                    let Some(&extent) = dims.get(axis as usize) else {
+                        return Err(self.shape_error(input as usize, dims));
+                    };
+                    let value = i64::try_from(extent).unwrap_or(i64::MAX);
+                    same &= self.symbols[k].get() == value;
+                    value
+                }
+                Source::Count { bound } => {
+                    counts = true;
+                    self.evaluate(bound)
+                }
             };
-            let value = i64::try_from(extent).unwrap_or(i64::MAX);
-            same &= self.symbols[k] == value;
-            self.symbols[k] = value;
+            self.symbols[k].set(value);
+            self.known[k].set(matches!(symbol.source, Source::Extent { .. }));
         }
         let before = self.profile;
         if !same {
             self.profile = self.pick_profile()?;
+        }
+        if !same || counts {
             self.evaluate_slots();
         }
         for (k, port) in self.tables.inputs.iter().enumerate() {
@@ -150,9 +167,11 @@ impl<'a> Shapes<'a> {
 
     fn pick_profile(&self) -> Result<usize, Error> {
         let holds = |profile: &Profile<'_>, k: usize| {
-            (profile.ranges[k].min..=profile.ranges[k].max).contains(&self.symbols[k])
+            (profile.ranges[k].min..=profile.ranges[k].max).contains(&self.symbols[k].get())
         };
-        let all = 0..self.symbols.len();
+        // Symbols of inputs come first; counts stay within their bounds.
+        let of_inputs = self.known.iter().take_while(|known| known.get()).count();
+        let all = 0..of_inputs;
         if let Some(found) = self.tables.profiles.iter().position(|p| all.clone().all(|k| holds(p, k))) {
             return Ok(found);
         }
@@ -160,15 +179,34 @@ impl<'a> Shapes<'a> {
         let culprit = all.clone().find(|&k| !self.tables.profiles.iter().any(|p| holds(p, k))).unwrap_or(0);
         Err(Error::OutsideProfiles {
             symbol: self.tables.symbols[culprit].name.to_owned(),
-            given: self.symbols[culprit],
+            given: self.symbols[culprit].get(),
             ranges: self.tables.profiles.iter().map(|p| p.ranges[culprit]).collect(),
         })
     }
 
-    fn evaluate_slots(&mut self) {
-        for (k, formula) in self.tables.slots.iter().enumerate() {
-            self.slots[k] = evaluate(formula.code, &self.symbols, &self.slots, &mut self.stack);
+    fn evaluate_slots(&self) {
+        for (slot, formula) in self.slots.iter().zip(self.tables.slots) {
+            slot.set(self.evaluate(formula.code));
         }
+    }
+
+    fn evaluate(&self, code: &[FormulaOp]) -> i64 {
+        evaluate(code, &self.symbols, &self.slots, &mut self.stack.borrow_mut())
+    }
+
+    /// Gives the count `symbol` its value, and checks what relies on it.
+    ///
+    /// # Errors
+    /// [`Error::Count`] for a value beyond its bound, which a defect of the plan alone can make; [`Error::Constraint`].
+    pub fn set_count(&self, symbol: u32, value: i64) -> Result<(), Error> {
+        let (k, bound) = (symbol as usize, self.symbols[symbol as usize].get());
+        if !(0..=bound).contains(&value) {
+            return Err(Error::Count { symbol: self.tables.symbols[k].name.to_owned(), given: value, bound });
+        }
+        self.symbols[k].set(value);
+        self.known[k].set(true);
+        self.evaluate_slots();
+        self.check(|constraint| constraint.counts.contains(&symbol))
     }
 
     /// Checks what segment `segment` relies on; a branch's constraints are checked when it is taken.
@@ -176,7 +214,13 @@ impl<'a> Shapes<'a> {
     /// # Errors
     /// [`Error::Constraint`] with the first that does not hold.
     pub fn check_constraints(&self, segment: usize) -> Result<(), Error> {
-        for constraint in self.tables.constraints.iter().filter(|constraint| constraint.segment as usize == segment) {
+        self.check(|constraint| constraint.segment as usize == segment)
+    }
+
+    /// Checks those of the constraints whose counts are known by now.
+    fn check(&self, wanted: impl Fn(&Constraint<'_>) -> bool) -> Result<(), Error> {
+        let decided = |constraint: &Constraint<'_>| constraint.counts.iter().all(|&k| self.known[k as usize].get());
+        for constraint in self.tables.constraints.iter().filter(|constraint| wanted(constraint) && decided(constraint)) {
             let (left, right) = (self.dim(constraint.left), self.dim(constraint.right));
             let holds = match constraint.kind {
                 ConstraintKind::Equal => left == right,
@@ -219,7 +263,7 @@ impl<'a> Shapes<'a> {
     pub fn dim(&self, dim: Dim) -> i64 {
         match dim {
             Dim::Const(value) => value,
-            Dim::Slot(slot) => self.slots[slot as usize],
+            Dim::Slot(slot) => self.slots[slot as usize].get(),
         }
     }
 
@@ -240,7 +284,7 @@ impl<'a> Shapes<'a> {
 }
 
 /// The value of a formula. Overflow saturates: a shape that large fits no profile's memory.
-pub fn evaluate(code: &[FormulaOp], symbols: &[i64], slots: &[i64], stack: &mut Vec<i64>) -> i64 {
+pub fn evaluate(code: &[FormulaOp], symbols: &[Cell<i64>], slots: &[Cell<i64>], stack: &mut Vec<i64>) -> i64 {
     stack.clear();
     for &op in code {
         let binary: fn(i64, i64) -> i64 = match op {
@@ -249,11 +293,11 @@ pub fn evaluate(code: &[FormulaOp], symbols: &[i64], slots: &[i64], stack: &mut 
                 continue;
             }
             FormulaOp::Symbol(k) => {
-                stack.push(symbols[k as usize]);
+                stack.push(symbols[k as usize].get());
                 continue;
             }
             FormulaOp::Slot(k) => {
-                stack.push(slots[k as usize]);
+                stack.push(slots[k as usize].get());
                 continue;
             }
             FormulaOp::Add => i64::saturating_add,
@@ -288,8 +332,8 @@ mod tests {
         use FormulaOp::*;
         let mut stack = Vec::new();
         let code = [Symbol(0), Const(-1), Add, Const(2), FloorDiv, Const(1), Add];
-        assert_eq!(evaluate(&code, &[48], &[], &mut stack), 24);
-        assert_eq!(evaluate(&[Symbol(0), Const(7), Broadcast], &[1], &[], &mut stack), 7);
+        assert_eq!(evaluate(&code, &[Cell::new(48)], &[], &mut stack), 24);
+        assert_eq!(evaluate(&[Symbol(0), Const(7), Broadcast], &[Cell::new(1)], &[], &mut stack), 7);
         assert_eq!(evaluate(&[Const(i64::MAX), Const(2), Mul], &[], &[], &mut stack), i64::MAX);
     }
 
@@ -311,14 +355,14 @@ mod tests {
     #[test]
     fn refused_shapes_leave_the_last_ones() {
         use crate::DType;
-        use crate::table::{Formula, Place, Port, Range, Segment, Symbol, Target, Tensor};
+        use crate::table::{Formula, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
         let ranges = [Range { min: 1, opt: 1, max: 4 }];
         let dims = [Dim::Slot(0), Dim::Const(3)];
         let code = [FormulaOp::Symbol(0)];
         let tables = PlanTables {
             name: "test",
             target: Target::Cpu,
-            symbols: &[Symbol { name: "n", input: 0, axis: 0 }],
+            symbols: &[Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } }],
             profiles: &[Profile { ranges: &ranges, arena_bytes: 48, offsets: &[0] }],
             slots: &[Formula { code: &code, text: "n" }],
             constraints: &[],

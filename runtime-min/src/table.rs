@@ -55,13 +55,21 @@ pub enum Target {
     Cuda,
 }
 
-/// A symbolic dimension of the inputs, and where its value is read.
+/// A symbolic dimension, and where its value is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Symbol<'a> {
     pub name: &'a str,
+    pub source: Source<'a>,
+}
+
+/// Where the value of a symbol comes from. Symbols of inputs stand before counts, and a count before those that it bounds.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
     /// The first input axis that is exactly this symbol.
-    pub input: u32,
-    pub axis: u32,
+    Extent { input: u32, axis: u32 },
+    /// How many elements an operation of the run has found: an [`Action::Count`] reads it. Up to there the symbol has
+    /// the value of `bound`, a formula over the symbols before this one: the most that there can be.
+    Count { bound: &'a [FormulaOp] },
 }
 
 /// A range of shapes with its own memory plan.
@@ -119,6 +127,8 @@ pub struct Constraint<'a> {
     /// The segment that relies on it: [`PlanTables::MAIN`]'s hold of every accepted shape, those of a branch are
     /// checked when it is taken.
     pub segment: u32,
+    /// The counts in it, by symbol; it is checked when the last of them is known.
+    pub counts: &'a [u32],
     pub kind: ConstraintKind,
     pub left: Dim,
     pub right: Dim,
@@ -192,6 +202,9 @@ pub enum Action<'a> {
     Launch(Launch<'a>),
     /// Runs `then_segment` if the one element of input 0 (`bool`) is true, else `else_segment`.
     If { then_segment: u32, else_segment: u32 },
+    /// Gives a symbol the one element of input 0 (`i64`). Steps before this one work on as many elements as there can
+    /// be, where that does no harm.
+    Count { symbol: u32 },
 }
 
 /// A pointwise program: `inputs[k]` is the type of input `k`, each step computes one value, `outputs` names the

@@ -86,7 +86,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
     PlanTables {
         name: "test",
         target: Target::Cuda,
-        symbols: &[Symbol { name: "n", input: 0, axis: 0 }],
+        symbols: &[Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } }],
         profiles: &[
             Profile { ranges: &[Range { min: 0, opt: 8, max: 1024 }], arena_bytes: 12288, offsets: &[0, 4096, 8192] },
             Profile {

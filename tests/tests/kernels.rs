@@ -216,7 +216,7 @@ fn candidates(program: &Program) -> usize {
                 lapidary::lower::Alternatives::Cuda { candidates, .. } => candidates.len(),
                 lapidary::lower::Alternatives::Cpu => 0,
             },
-            Step::If { .. } => 0,
+            Step::If { .. } | Step::Count { .. } => 0,
         })
         .max()
         .unwrap_or(0)

@@ -36,7 +36,8 @@ impl Check {
         for (name, value) in graph.outputs() {
             self.port("output", name, graph.ty(*value))?;
         }
-        for (name, symbol) in &graph.symbols {
+        let of_inputs = graph.symbols.iter().filter(|(_, symbol)| symbol.is_of_input());
+        for (name, symbol) in of_inputs {
             let ranges: Vec<String> =
                 symbol.ranges.iter().map(|range| format!("{}:{}:{}", range.min, range.opt, range.max)).collect();
             output::line(format_args!("  --dim {}={}", name.escape_debug(), ranges.join(" ")))?;

@@ -157,6 +157,7 @@ fn steps(plan: &TargetPlan, stage: Stage) -> Vec<Value> {
         for (k, step) in items.iter().enumerate() {
             let place = format!("{}.{k}", segment_name(segment));
             match step {
+                Step::Count { label, .. } => out.push(json!({ "step": place, "op": "count", "onnx": label })),
                 Step::If { label, .. } => out.push(json!({ "step": place, "op": "if", "onnx": label })),
                 Step::Work(work) => {
                     let results: Vec<String> =

@@ -72,7 +72,8 @@ struct Surface<'a> {
 impl Interface {
     /// Names everything that `program` shows its caller.
     pub fn of(package: &str, program: &Program) -> Interface {
-        let symbols = program.symbols.iter().map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
+        let of_inputs = program.symbols.iter().filter(|(_, symbol)| symbol.is_of_input());
+        let symbols = of_inputs.map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
         let inputs = program.inputs.iter().map(|(name, tensor)| (name.as_str(), &program.tensor(*tensor).ty));
         let outputs = program.outputs.iter().map(|(name, tensor)| (name.as_str(), &program.tensor(*tensor).ty));
         let surface = Surface { symbols: symbols.collect(), inputs: inputs.collect(), outputs: outputs.collect() };
@@ -81,7 +82,8 @@ impl Interface {
 
     /// As [`Interface::of`], from an imported graph: inputs, outputs and symbols are the same behind every later stage.
     pub fn of_graph(package: &str, graph: &Graph) -> Interface {
-        let symbols = graph.symbols.iter().map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
+        let of_inputs = graph.symbols.iter().filter(|(_, symbol)| symbol.is_of_input());
+        let symbols = of_inputs.map(|(name, symbol)| (&**name, symbol.ranges.as_slice()));
         let inputs = graph.inputs().iter().map(|input| (&*graph.value(*input).name, graph.ty(*input)));
         let outputs = graph.outputs().iter().map(|(name, value)| (name.as_str(), graph.ty(*value)));
         let surface = Surface { symbols: symbols.collect(), inputs: inputs.collect(), outputs: outputs.collect() };

@@ -14,6 +14,7 @@ use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 
+use super::ops::symbols_of;
 use super::{Expr, Op, Range, Type};
 
 /// A node of a [`Graph`].
@@ -158,6 +159,15 @@ pub enum SymbolSource {
     Input { input: usize, axis: usize },
     /// A count that a kernel writes.
     Count(Count),
+    /// A symbol of the graph around, while a region is looked at by itself.
+    Outer,
+}
+
+impl Symbol {
+    /// Whether its value is an extent of an input, which the caller gives.
+    pub fn is_of_input(&self) -> bool {
+        matches!(self.source, SymbolSource::Input { .. })
+    }
 }
 
 /// An extent that only the device knows: the number of elements that a data-dependent operation produced.
@@ -247,9 +257,68 @@ impl Graph {
     fn connect(&mut self, id: NodeId) {
         let producers: Vec<NodeId> =
             self.dag[id.0].inputs.iter().flatten().filter_map(|&value| self.producer(value)).collect();
-        for producer in producers {
+        for producer in producers.into_iter().chain(self.counted_by(id)) {
             self.dag.update_edge(producer.0, id.0, ());
         }
+    }
+
+    /// The nodes that count what a node's operation takes for known.
+    fn counted_by(&self, id: NodeId) -> Vec<NodeId> {
+        if self.symbols.values().all(|symbol| !matches!(symbol.source, SymbolSource::Count(_))) {
+            return Vec::new();
+        }
+        let sources = symbols_of(&self.dag[id.0].op).into_iter().filter_map(|name| match &self.symbols.get(&name)?.source {
+            SymbolSource::Count(count) => self.producer(count.at),
+            SymbolSource::Input { .. } | SymbolSource::Outer => None,
+        });
+        sources.filter(|&producer| producer != id).collect()
+    }
+
+    /// Declares a symbol for the number of elements that `at`, an `i64` scalar, says; it is at most `bound`.
+    pub fn add_count(&mut self, at: ValueId, bound: Expr) -> Expr {
+        let numbers = 1..;
+        let mut names = numbers.map(|k| format!("count{k}"));
+        let Some(name) = names.find(|name| !self.symbols.contains_key(name.as_str())) else {
+            crate::bug!("every name is taken")
+        };
+        let profiles = 0..self.profile_count();
+        let ranges = profiles.map(|profile| {
+            let (_, max) = bound.range(&|name| self.symbols.get(name).map_or((0, i64::MAX), |symbol| {
+                symbol.ranges.get(profile).or(symbol.ranges.last()).map_or((0, i64::MAX), |range| (range.min, range.max))
+            }));
+            Range { min: 0, opt: max, max }
+        });
+        let ranges = ranges.collect();
+        let source = SymbolSource::Count(Count { at, bound });
+        self.symbols.insert(name.as_str().into(), Symbol { source, ranges });
+        Expr::symbol(&name)
+    }
+
+    /// Declares a symbol of a graph that has nodes already.
+    pub fn declare(&mut self, name: Arc<str>, symbol: Symbol) {
+        self.symbols.insert(name, symbol);
+        self.reconnect_all();
+    }
+
+    /// Takes over what `from`, a value of another graph, counts there: here it is `to`.
+    pub fn take_counts(&mut self, other: &Graph, from: ValueId, to: ValueId) {
+        for (name, symbol) in &other.symbols {
+            if let SymbolSource::Count(count) = &symbol.source
+                && count.at == from
+            {
+                let source = SymbolSource::Count(Count { at: to, bound: count.bound.clone() });
+                self.symbols.insert(name.clone(), Symbol { source, ranges: symbol.ranges.clone() });
+            }
+        }
+    }
+
+    /// The symbols as a region of this graph sees them.
+    pub fn symbols_inside(&self) -> BTreeMap<Arc<str>, Symbol> {
+        let inside = |symbol: &Symbol| match symbol.source {
+            SymbolSource::Count(_) => Symbol { source: SymbolSource::Outer, ranges: symbol.ranges.clone() },
+            SymbolSource::Input { .. } | SymbolSource::Outer => symbol.clone(),
+        };
+        self.symbols.iter().map(|(name, symbol)| (name.clone(), inside(symbol))).collect()
     }
 
     /// Puts the inputs into another order; `order` holds each input once.
@@ -399,6 +468,23 @@ impl Graph {
                 Use::Output(k) => self.outputs[k].1 = to,
             }
         }
+        let mut moved = false;
+        for symbol in self.symbols.values_mut() {
+            if let SymbolSource::Count(count) = &mut symbol.source
+                && count.at == from
+            {
+                count.at = to;
+                moved = true;
+            }
+        }
+        if moved {
+            self.reconnect_all();
+        }
+    }
+
+    fn reconnect_all(&mut self) {
+        let nodes: Vec<NodeId> = self.dag.node_indices().map(NodeId).collect();
+        nodes.into_iter().for_each(|node| self.reconnect(node));
     }
 
     fn reconnect(&mut self, node: NodeId) {
@@ -412,6 +498,7 @@ impl Graph {
     /// Replaces a node's operation (its regions too), keeping its operands and results.
     pub(crate) fn set_op(&mut self, id: NodeId, op: Op) {
         self.dag[id.0].op = op;
+        self.reconnect(id);
     }
 
     /// Removes the nodes whose results nothing uses, and says how many.

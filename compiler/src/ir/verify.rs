@@ -17,7 +17,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::table::ConstraintKind;
 
 use self::equal::Equalities;
-use super::ops::{Inference, infer};
+use super::ops::{Inference, extents_of, infer};
 use super::{Def, Expr, Graph, NodeId, Op, Symbol, SymbolSource, Type, ValueId};
 
 /// Checks a whole graph. The errors are one sentence each, every one that was found.
@@ -253,6 +253,7 @@ fn check_source(graph: &Graph, name: &Arc<str>, symbol: &Symbol) -> Result<(), S
                 Some(dim) => Err(format!("is axis {axis} of input {input}, which is {dim}")),
             }
         }
+        SymbolSource::Outer => Err("is that of a graph around this one, and there is none".to_owned()),
         SymbolSource::Count(count) => {
             let at = count.at;
             let there =
@@ -291,37 +292,4 @@ fn count(dims: &[i64]) -> Option<usize> {
 fn show(ty: &Type) -> String {
     let dims: Vec<String> = ty.dims.iter().map(Expr::to_string).collect();
     format!("{}[{}]", ty.dtype, dims.join(", "))
-}
-
-/// The formulas in an operation's payload.
-fn extents_of(op: &Op) -> Vec<&Expr> {
-    match op {
-        Op::ConvTranspose(_, dims)
-        | Op::Pool(_, dims)
-        | Op::Reshape(dims)
-        | Op::Expand(dims)
-        | Op::Resize(_, dims)
-        | Op::Extents { values: dims, .. } => dims.iter().collect(),
-        Op::Slice { starts, dims, .. } => starts.iter().chain(dims).collect(),
-        Op::Pad { lo, hi, .. } => lo.iter().chain(hi).collect(),
-        Op::TopK { k: count, .. } | Op::Range { count } => vec![count],
-        Op::Pointwise(_)
-        | Op::MatMul(..)
-        | Op::Conv(..)
-        | Op::Reduce(_)
-        | Op::ArgReduce(_)
-        | Op::Softmax(_)
-        | Op::Norm(_)
-        | Op::GroupNorm(_)
-        | Op::Transpose(_)
-        | Op::Concat { .. }
-        | Op::Gather { .. }
-        | Op::GatherElements { .. }
-        | Op::GatherNd { .. }
-        | Op::ScatterElements { .. }
-        | Op::ScatterNd { .. }
-        | Op::Recurrent(_)
-        | Op::CumSum { .. }
-        | Op::If { .. } => Vec::new(),
-    }
 }

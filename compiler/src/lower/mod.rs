@@ -4,6 +4,7 @@
 //! segments. Needs: a verified graph. Chooses nothing. What no kernel can do is reported here at the latest, all of it
 //! together.
 
+mod counts;
 mod cpu;
 mod program;
 
@@ -14,7 +15,8 @@ use lapidary_runtime::DType;
 use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
-use crate::ir::{Def, Expr, Graph, Node, Op, SymbolSource, Type, ValueId};
+use crate::ir::{Def, Expr, Graph, Node, Op, Type, ValueId};
+use counts::OpenCount;
 pub use cpu::cpu_op;
 pub use program::{Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 
@@ -47,7 +49,7 @@ impl std::str::FromStr for Target {
 /// # Errors
 /// E0501 for each operation that has no kernel on the target.
 pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
-    let symbols = graph.symbols.iter().map(|(name, symbol)| (name.clone(), symbol.clone())).collect();
+    let symbols = counts::in_order(graph);
     let mut lowering = Lowering {
         target,
         symbols: graph,
@@ -62,6 +64,7 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
             segments: vec![Vec::new(), Vec::new()],
         },
         weights: BTreeMap::new(),
+        open: Vec::new(),
         diagnostics: Diagnostics::new(),
     };
     lowering.main(graph);
@@ -78,6 +81,8 @@ struct Lowering<'g> {
     /// The buffer of each weight, by the address and length of its bytes: one that several regions share is stored
     /// once.
     weights: BTreeMap<(usize, usize, Type), TensorId>,
+    /// Counts that are computed, and that no step has needed yet.
+    open: Vec<OpenCount>,
     diagnostics: Diagnostics,
 }
 
@@ -93,11 +98,15 @@ impl Lowering<'_> {
             tensors.insert(input, tensor);
             self.program.inputs.push((graph.value(input).name.to_string(), tensor));
         }
+        for value in graph.value_ids().filter(|&value| graph.producer(value).is_none()) {
+            self.counted(graph, value, &mut tensors);
+        }
         self.nodes(graph, &mut tensors, Program::MAIN);
         for (name, value) in graph.outputs() {
             let tensor = self.output(graph, *value, &mut tensors);
             self.program.outputs.push((name.clone(), tensor));
         }
+        self.settle_counts(Program::MAIN);
     }
 
     /// What a graph relies on is checked when its segment runs.
@@ -140,6 +149,9 @@ impl Lowering<'_> {
                     Some(kind) => self.problem(graph, node, kind, tensors, segment),
                     None => crate::bug!("{} is neither a view nor a problem", op.name()),
                 },
+            }
+            for value in node.outputs.iter().flatten() {
+                self.counted(graph, *value, tensors);
             }
         }
     }
@@ -205,6 +217,9 @@ impl Lowering<'_> {
         label: String,
         segment: SegmentId,
     ) {
+        if !self.runs_on_bounds(&problem) {
+            self.settle_counts(segment);
+        }
         let alternatives = match self.target {
             Target::Cpu => self.cpu(&problem, &label),
             Target::Cuda(arch) => self.cuda(&problem, arch, &label),
@@ -266,6 +281,7 @@ impl Lowering<'_> {
     fn branch(&mut self, graph: &Graph, node: &Node, regions: [&Graph; 2], tensors: &mut Tensors, segment: SegmentId) {
         let operands: Vec<TensorId> =
             node.inputs.iter().flatten().map(|value| self.tensor(graph, *value, tensors)).collect();
+        self.settle_counts(segment);
         let Some((&condition, captures)) = operands.split_first() else { crate::bug!("an If without a condition") };
         let results: Vec<Option<TensorId>> = node
             .outputs
@@ -434,9 +450,4 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Extents(_) => "extents",
         Kind::Copy => "copy",
     }
-}
-
-/// Whether a symbol's value comes from the inputs, so that the runtime can read it.
-pub fn is_input_symbol(source: &SymbolSource) -> bool {
-    matches!(source, SymbolSource::Input { .. })
 }

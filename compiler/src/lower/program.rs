@@ -114,6 +114,13 @@ pub enum Step {
         else_segment: SegmentId,
         label: String,
     },
+    /// Gives a symbol the one element of a tensor: from here on it is known how many there are.
+    Count {
+        /// Its place in [`Program::symbols`].
+        symbol: usize,
+        at: TensorId,
+        label: String,
+    },
 }
 
 /// A kernel problem to solve.

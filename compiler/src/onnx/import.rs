@@ -303,7 +303,8 @@ impl<'m> Importer<'m> {
 
     /// Reports profile ranges for dimensions that the model does not have.
     fn unknown_dims(&mut self) {
-        let known: Vec<Arc<str>> = self.graph().symbols.keys().cloned().collect();
+        let of_inputs = self.graph().symbols.iter().filter(|(_, symbol)| symbol.is_of_input());
+        let known: Vec<Arc<str>> = of_inputs.map(|(name, _)| name.clone()).collect();
         for name in self.profiles.names() {
             if known.iter().any(|symbol| &**symbol == name) {
                 continue;
@@ -435,8 +436,9 @@ impl<'m> Importer<'m> {
         match def.import {
             Import::Compose(import) => {
                 let model = self.model;
+                let in_region = self.graphs.len() > 1;
                 let b = Builder::new(self.graph(), origin, name);
-                let mut cx = Cx { b, attrs, model, opset, inputs, wanted };
+                let mut cx = Cx { b, attrs, model, opset, inputs, wanted, in_region };
                 let outputs = import(&mut cx)?;
                 cx.attrs.finish()?;
                 Ok(outputs)

@@ -176,7 +176,7 @@ fn sweep(pass: &Pass, rewrite: fn(&Graph, NodeId) -> Option<Patch>, graph: &mut 
 fn regions(pass: &Pass, graph: &mut Graph, report: &mut Report) {
     for id in graph.order() {
         let Op::If { then_region, else_region } = &graph.node(id).op else { continue };
-        let symbols = graph.symbols.clone();
+        let symbols = graph.symbols_inside();
         let [then_region, else_region] = [then_region, else_region].map(|Region(inner)| {
             let mut inner = (**inner).clone();
             inner.symbols = symbols.clone();

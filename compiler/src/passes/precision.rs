@@ -97,7 +97,8 @@ impl Narrowing {
     /// Rebuilds a graph node by node with narrow types.
     fn graph(&self, graph: &Graph, border: Border) -> Graph {
         let mut out = Graph::new(&graph.name);
-        out.symbols = graph.symbols.clone();
+        // Counts follow with the values that hold them.
+        out.symbols = graph.symbols_inside();
         out.constraints = graph.constraints.clone();
         let mut moved: Vec<Option<ValueId>> = vec![None; graph.value_ids().count()];
         for &input in graph.inputs() {
@@ -110,6 +111,7 @@ impl Narrowing {
                 Border::Inside => out.add_input(&value.name, self.ty(&value.ty)),
             };
             moved[input.index()] = Some(narrow);
+            out.take_counts(graph, input, narrow);
         }
         for id in graph.value_ids() {
             let value = graph.value(id);
@@ -117,6 +119,7 @@ impl Narrowing {
                 && !graph.uses(id).is_empty()
             {
                 let kept = out.add_constant(&value.name, value.ty.clone(), constant.clone());
+                out.take_counts(graph, id, kept);
                 moved[id.index()] = Some(self.cast(&mut out, kept, self.dtype(value.ty.dtype)));
             }
         }
@@ -137,6 +140,7 @@ impl Narrowing {
                     if let Some(known) = graph.value(*from).known.clone() {
                         out.set_known(to, known);
                     }
+                    out.take_counts(graph, *from, to);
                     // Statistics come out as f32 whatever the operands are.
                     let wanted = self.dtype(graph.ty(*from).dtype);
                     moved[from.index()] = Some(self.cast(&mut out, to, wanted));

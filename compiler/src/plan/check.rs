@@ -167,6 +167,7 @@ impl Replay<'_> {
         for (k, step) in program.segment(id).iter().enumerate() {
             match step {
                 Step::Work(work) => self.work(work, id, k),
+                Step::Count { at, label, .. } => self.read(*at, label),
                 Step::If { condition, then_segment, else_segment, label } => {
                     self.read(*condition, label);
                     let before = self.shadow.clone();

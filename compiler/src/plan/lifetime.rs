@@ -57,6 +57,10 @@ impl Walk<'_> {
                     }
                     self.now += 1;
                 }
+                Step::Count { at, .. } => {
+                    self.touch(*at);
+                    self.now += 1;
+                }
                 Step::If { condition, then_segment, else_segment, .. } => {
                     self.touch(*condition);
                     self.now += 1;

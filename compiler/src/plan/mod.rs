@@ -149,7 +149,7 @@ impl Plan {
             .map(|(k, steps)| {
                 let count = |(step, item): (usize, &Step)| match (item, self.chosen.pick(SegmentId(k as u32), step)) {
                     (Step::Work(_), Pick::Kernels(candidate)) => candidate.launches.len(),
-                    (Step::Work(_) | Step::If { .. }, _) => 1,
+                    (Step::Work(_) | Step::If { .. } | Step::Count { .. }, _) => 1,
                 };
                 steps.iter().enumerate().map(count).sum::<usize>()
             })

@@ -3,13 +3,13 @@
 //! Everything is copied into an arena that the caller owns, so that tables are plain borrowed data. Extents that are
 //! not constants become slots, each formula once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bumpalo::Bump;
 use lapidary_runtime::DType;
 use lapidary_runtime::table::{
     Action, Constraint, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port, Profile,
-    Range, Segment, Step, Symbol, Target as TableTarget, Tensor,
+    Range, Segment, Source, Step, Symbol, Target as TableTarget, Tensor,
 };
 use lapidary_templates::{Atom, Candidate, Expr, candidate};
 
@@ -58,6 +58,7 @@ impl<'b> Writer<'_, 'b> {
             .iter()
             .map(|(segment, constraint)| Constraint {
                 segment: segment.0,
+                counts: self.counts_in(constraint),
                 kind: constraint.kind,
                 left: self.dim(&constraint.left),
                 right: self.dim(&constraint.right),
@@ -88,13 +89,29 @@ impl<'b> Writer<'_, 'b> {
     }
 
     fn symbols(&self) -> &'b [Symbol<'b>] {
-        let symbols = self.plan.chosen.program.symbols.iter().map(|(name, symbol)| match symbol.source {
+        let symbols = self.plan.chosen.program.symbols.iter().map(|(name, symbol)| match &symbol.source {
             SymbolSource::Input { input, axis } => {
-                Symbol { name: self.bump.alloc_str(name), input: input as u32, axis: axis as u32 }
+                let source = Source::Extent { input: *input as u32, axis: *axis as u32 };
+                Symbol { name: self.bump.alloc_str(name), source }
             }
-            SymbolSource::Count(_) => crate::bug!("the device count {name} reached the tables"),
+            SymbolSource::Count(count) => {
+                let mut code = Vec::new();
+                self.postfix(&count.bound, &mut code);
+                let source = Source::Count { bound: self.bump.alloc_slice_copy(&code) };
+                Symbol { name: self.bump.alloc_str(name), source }
+            }
+            SymbolSource::Outer => crate::bug!("the symbol {name} of a region reached the tables"),
         });
         self.bump.alloc_slice_fill_iter(symbols.collect::<Vec<_>>())
+    }
+
+    /// The numbers of the counts that a constraint is about.
+    fn counts_in(&self, constraint: &crate::ir::Constraint) -> &'b [u32] {
+        let symbols = &self.plan.chosen.program.symbols;
+        let named = constraint.left.symbols().into_iter().chain(constraint.right.symbols());
+        let numbers: BTreeSet<u32> = named.filter_map(|name| self.symbols.get(&*name).copied()).collect();
+        let is_count = |k: &u32| matches!(symbols[*k as usize].1.source, SymbolSource::Count(_));
+        self.bump.alloc_slice_fill_iter(numbers.into_iter().filter(is_count).collect::<Vec<_>>())
     }
 
     fn profiles(&self) -> &'b [Profile<'b>] {
@@ -144,6 +161,12 @@ impl<'b> Writer<'_, 'b> {
                     Pick::Runtime => steps.push(self.cpu_step(work)),
                     Pick::Kernels(candidate) => self.launches(id, k, work, candidate, &mut steps),
                 },
+                PlanStep::Count { symbol, at, label } => steps.push(Step {
+                    action: Action::Count { symbol: *symbol as u32 },
+                    inputs: self.bump.alloc_slice_copy(&[at.0]),
+                    outputs: &[],
+                    label: self.bump.alloc_str(label),
+                }),
                 PlanStep::If { condition, then_segment, else_segment, label } => steps.push(Step {
                     action: Action::If { then_segment: then_segment.0, else_segment: else_segment.0 },
                     inputs: self.bump.alloc_slice_copy(&[condition.0]),

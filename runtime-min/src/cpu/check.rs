@@ -82,6 +82,10 @@ impl Types<'_> {
                 same(self.input(0)?, DType::Bool)?;
                 Ok(Prepared::default())
             }
+            Action::Count { .. } => {
+                same(self.input(0)?, DType::I64)?;
+                Ok(Prepared::default())
+            }
         }
     }
 

@@ -38,6 +38,11 @@ pub fn run_steps(
                 memory.shapes().check_constraints(branch as usize)?;
                 run_steps(tables, prepared, branch as usize, memory, scratch, observe)?;
             }
+            Action::Count { symbol } => {
+                let bytes = memory.read(step.inputs[0]).bytes;
+                let count = bytes.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
+                memory.shapes().set_count(*symbol, count)?;
+            }
             Action::Launch(_) => unreachable!("the check at load lets no launch through"),
         }
         for &output in step.outputs.iter().filter(|&&output| output != NONE) {

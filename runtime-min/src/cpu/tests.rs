@@ -171,7 +171,7 @@ fn other_bytes_than_0_and_1_are_no_bools() {
 fn shapes_change_from_run_to_run() {
     const N: &[Dim] = &[Dim::Slot(0)];
     let tables = PlanTables {
-        symbols: &[Symbol { name: "n", input: 0, axis: 0 }],
+        symbols: &[Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } }],
         profiles: &[
             Profile { ranges: &[Range { min: 0, opt: 8, max: 64 }], arena_bytes: 512, offsets: &[0, 256] },
             Profile { ranges: &[Range { min: 65, opt: 99, max: 999 }], arena_bytes: 8192, offsets: &[4096, 0] },

@@ -2,7 +2,8 @@
 //!
 //! Contract: [`Exec::run`] copies the inputs in, enqueues everything, and waits once; it allocates nothing when the
 //! shapes are no larger than before. A failure of the device poisons the session, because what the failed work has
-//! written is unknown. Branches (`If`) are decided by the host, which waits for the condition.
+//! written is unknown. Branches (`If`) are decided by the host, which waits for the condition; it waits for counts too,
+//! where a step or an output needs one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::ffi::CuDevicePtr;
 use super::launch::{self, Memory};
 use super::memory::{DeviceBuffer, PinnedBuffer};
 use super::module::KernelArgs;
-use super::record::Record;
+use super::record::{Record, counts_at_end};
 use super::stream::{Event, EventUse, Stream};
 use crate::dtype::DType;
 use crate::error::Error;
@@ -127,7 +128,7 @@ impl<'a> Exec<'a> {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut show)
             })
-            .and_then(|()| self.outputs.enqueue_out(tables.outputs, &memory, stream));
+            .and_then(|()| self.outputs.enqueue_out(tables.outputs, shapes, &memory, stream));
         self.finish(enqueued)
     }
 
@@ -168,7 +169,7 @@ impl<'a> Exec<'a> {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut mark)
             })
-            .and_then(|()| self.outputs.enqueue_out(tables.outputs, &memory, stream));
+            .and_then(|()| self.outputs.enqueue_out(tables.outputs, shapes, &memory, stream));
         self.finish(enqueued)?;
         for pair in marks.chunks_exact(2) {
             let milliseconds = pair[1].1.milliseconds_since(&pair[0].1).map_err(during(pair[0].0))?;
@@ -259,7 +260,7 @@ impl<'a> Exec<'a> {
         let tables = self.engine.tables;
         self.inputs.enqueue_in(tables.inputs, &memory, &self.stream)?;
         self.enqueue_steps(shapes, &memory)?;
-        self.outputs.enqueue_out(tables.outputs, &memory, &self.stream)?;
+        self.outputs.enqueue_out(tables.outputs, shapes, &memory, &self.stream)?;
         if let Some(stopwatch) = &mut self.stopwatch {
             stopwatch.enqueue_ms = start.elapsed().as_secs_f64() * 1e3;
         }
@@ -275,7 +276,14 @@ impl<'a> Exec<'a> {
         match self.ready.and_then(|profile| self.graphs[profile].as_mut()) {
             // SAFETY: the graph was recorded for this arena and brought up to date with these shapes; the engine and
             // the arena live until the stream is done (see `drop`).
-            Some(record) => unsafe { record.launch(stream) }.map_err(during("launching the graph"))?,
+            Some(record) => {
+                unsafe { record.launch(stream) }.map_err(during("launching the graph"))?;
+                for step in counts_at_end(self.engine.tables) {
+                    if let Action::Count { symbol } = step.action {
+                        count(step, symbol, shapes, memory, stream)?;
+                    }
+                }
+            }
             None => {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, memory, stream, &mut self.args, &mut |_, _| Ok(()))?;
@@ -351,25 +359,38 @@ pub(super) fn run_segment<'a>(
                 observe(step, At::Behind).map_err(during(step.label))?;
             }
             Action::If { then_segment, else_segment } => {
-                let taken = read_condition(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
-                let branch = if taken { then_segment } else { else_segment };
+                let [condition] = read(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
+                let branch = if condition != 0 { then_segment } else { else_segment };
                 shapes.check_constraints(*branch as usize)?;
                 run_segment(engine, *branch as usize, shapes, memory, stream, args, observe)?;
             }
+            Action::Count { symbol } => count(step, *symbol, shapes, memory, stream)?,
             Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),
         }
     }
     Ok(())
 }
 
-/// The value of a `bool` on the device, behind the stream's work so far.
-fn read_condition(stream: &Stream, address: CuDevicePtr) -> Result<bool, DriverError> {
-    let mut value = 0u8;
-    // SAFETY: one byte on either side; `value` is left alone until the wait, which is reached also after an error.
-    let copied = unsafe { stream.copy_to_host(&mut value, address, 1) };
+/// Reads a count, behind the stream's work so far.
+fn count(
+    step: &Step<'_>,
+    symbol: u32,
+    shapes: &Shapes<'_>,
+    memory: &Memory<'_>,
+    stream: &Stream,
+) -> Result<(), Error> {
+    let bytes = read(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
+    shapes.set_count(symbol, i64::from_le_bytes(bytes))
+}
+
+/// Bytes on the device, behind the stream's work so far.
+fn read<const N: usize>(stream: &Stream, address: CuDevicePtr) -> Result<[u8; N], DriverError> {
+    let mut value = [0u8; N];
+    // SAFETY: N bytes on either side; `value` is left alone until the wait, which is reached also after an error.
+    let copied = unsafe { stream.copy_to_host(value.as_mut_ptr(), address, N) };
     stream.synchronize()?;
     copied?;
-    Ok(value != 0)
+    Ok(value)
 }
 
 /// Page-locked memory for all inputs or all outputs.
@@ -425,7 +446,15 @@ impl Staging {
     }
 
     /// Enqueues the copies to the host. The caller waits before it touches the memory again.
-    fn enqueue_out(&mut self, ports: &[Port<'_>], memory: &Memory<'_>, stream: &Stream) -> Result<(), Error> {
+    fn enqueue_out(
+        &mut self,
+        ports: &[Port<'_>],
+        shapes: &Shapes<'_>,
+        memory: &Memory<'_>,
+        stream: &Stream,
+    ) -> Result<(), Error> {
+        // Counts have made the outputs smaller since they were staged.
+        self.lay_out(stream, ports, shapes).map_err(during("laying out the outputs"))?;
         for (k, port) in ports.iter().enumerate() {
             let bytes = self.bytes_mut(k);
             // SAFETY: the tensor has these many bytes on the device; the caller waits.

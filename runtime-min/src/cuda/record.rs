@@ -4,7 +4,7 @@
 //! record stands for one profile; [`Record::update`] brings it to other shapes of that profile. Launches that the
 //! shapes leave empty are skipped nodes.
 //!
-//! Not here: plans with branches. They run on the stream, see [`Record::is_possible`].
+//! Not here: plans with branches, or with steps that wait for a count. They run on the stream, see [`Record::is_possible`].
 
 use super::engine::{Engine, during};
 use super::error::DriverError;
@@ -29,10 +29,11 @@ struct Placed {
 }
 
 impl Record {
-    /// Whether the main segment is launches alone, and at least one.
+    /// Whether the main segment is launches alone, at least one, and behind them counts at most.
     pub fn is_possible(tables: &PlanTables<'_>) -> bool {
         let steps = tables.segments[PlanTables::MAIN].steps;
-        !steps.is_empty() && steps.iter().all(|step| matches!(step.action, Action::Launch(_)))
+        let launches = steps.len() - counts_at_end(tables).len();
+        launches > 0 && steps[..launches].iter().all(|step| matches!(step.action, Action::Launch(_)))
     }
 
     /// Records the main segment for the shapes at hand.
@@ -107,11 +108,18 @@ impl Record {
     }
 }
 
+/// The steps at the end of the main segment that read counts: they follow a launch of the graph.
+pub fn counts_at_end<'a>(tables: &PlanTables<'a>) -> &'a [Step<'a>] {
+    let steps = tables.segments[PlanTables::MAIN].steps;
+    let counts = steps.iter().rev().take_while(|step| matches!(step.action, Action::Count { .. })).count();
+    &steps[steps.len() - counts..]
+}
+
 /// The launches of the main segment, in order.
 fn launches<'a>(tables: &'a PlanTables<'a>) -> impl Iterator<Item = (&'a Step<'a>, &'a Launch<'a>)> {
     tables.segments[PlanTables::MAIN].steps.iter().filter_map(|step| match &step.action {
         Action::Launch(launch) => Some((step, launch)),
-        Action::If { .. } | Action::Cpu(_) => None,
+        Action::If { .. } | Action::Count { .. } | Action::Cpu(_) => None,
     })
 }
 

@@ -93,7 +93,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
     PlanTables {
         name: "test",
         target: Target::Cuda,
-        symbols: &[Symbol { name: "n", input: 0, axis: 0 }],
+        symbols: &[Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } }],
         profiles: &[
             Profile { ranges: &[table::Range { min: 0, opt: 8, max: 64 }], arena_bytes: 768, offsets: &[0, 256, 512] },
             Profile {

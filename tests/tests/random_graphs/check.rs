@@ -187,7 +187,7 @@ fn breaks_inside(graph: &Graph, outer: &Graph, inputs: &[Tensor]) -> bool {
 fn holds(constraint: &Constraint, graph: &Graph, inputs: &[Tensor]) -> bool {
     let symbol = |name: &str| match graph.symbols[name].source {
         lapidary::ir::SymbolSource::Input { input, axis } => inputs[input].dims[axis] as i64,
-        lapidary::ir::SymbolSource::Count(_) => 0,
+        lapidary::ir::SymbolSource::Count(_) | lapidary::ir::SymbolSource::Outer => 0,
     };
     let (left, right) = (constraint.left.eval(&symbol), constraint.right.eval(&symbol));
     match constraint.kind {

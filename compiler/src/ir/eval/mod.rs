@@ -187,7 +187,7 @@ impl Symbols<'_> {
                         known.insert(name.clone(), extent as i64);
                     }
                 }
-                SymbolSource::Count(_) => {}
+                SymbolSource::Count(_) | SymbolSource::Outer => {}
             }
         }
         let symbols = Symbols { known: RefCell::new(known), outer: None, missing: RefCell::default() };
@@ -241,7 +241,7 @@ impl Symbols<'_> {
                         self.known.borrow_mut().insert(name.clone(), value);
                     }
                 }
-                SymbolSource::Count(_) | SymbolSource::Input { .. } => {}
+                SymbolSource::Count(_) | SymbolSource::Input { .. } | SymbolSource::Outer => {}
             }
         }
     }

@@ -5,10 +5,12 @@
 //! Composition does the rest: an activation, a bias, a comparison is a pointwise program; a fused operation is an
 //! operation with an epilogue program, never a new variant.
 
+mod extents;
 mod infer;
 mod known;
 mod size;
 
+pub use extents::{extents_of, symbols_of};
 pub use infer::{Inference, check_bytes, infer};
 pub use known::known;
 

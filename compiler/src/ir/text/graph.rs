@@ -60,7 +60,7 @@ fn number(graph: &Graph) -> BTreeMap<ValueId, usize> {
     let operands = order.iter().flat_map(|&id| graph.node(id).inputs.iter().flatten().copied());
     let counts = graph.symbols.values().filter_map(|symbol| match &symbol.source {
         SymbolSource::Count(count) => Some(count.at),
-        SymbolSource::Input { .. } => None,
+        SymbolSource::Input { .. } | SymbolSource::Outer => None,
     });
     let outputs = graph.outputs().iter().map(|(_, value)| *value);
     let used: BTreeSet<ValueId> = operands.chain(counts).chain(outputs).collect();
@@ -83,6 +83,7 @@ fn print_symbol(name: &str, symbol: &Symbol, numbers: &BTreeMap<ValueId, usize>,
     out.text += &match &symbol.source {
         SymbolSource::Input { input, axis } => format!("input {input} axis {axis}"),
         SymbolSource::Count(count) => format!("count {} of ({})", show(Some(count.at), numbers), count.bound),
+        SymbolSource::Outer => "outer".to_owned(),
     };
     for Range { min, opt, max } in &symbol.ranges {
         out.text += &format!(", {min}..{opt}..{max}");
@@ -146,7 +147,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Graph, String> {
     for (name, at, bound, ranges) in std::mem::take(&mut scope.counts) {
         let at = scope.find(at).map_err(|reason| format!("the symbol `{name}`: {reason}"))?;
         let source = SymbolSource::Count(Count { at, bound });
-        scope.graph.symbols.insert(name, Symbol { source, ranges });
+        scope.graph.declare(name, Symbol { source, ranges });
     }
     Ok(scope.graph)
 }

@@ -101,7 +101,7 @@ impl<'m> Regions<'_, 'm> {
     /// Empty diagnostics, as what is wrong has been reported.
     pub fn region(&mut self, proto: &'m GraphProto) -> std::result::Result<Captured, Fault> {
         let mut graph = Graph::new(proto.name());
-        graph.symbols = self.importer.graph().symbols.clone();
+        graph.symbols = self.importer.graph().symbols_inside();
         let index = self.importer.graphs.len();
         self.importer.graphs.push(Frame::new(graph));
         self.importer.scopes.push(Scope::new(BTreeMap::new(), index));

@@ -53,7 +53,7 @@ use std::sync::OnceLock;
 use super::Model;
 use super::attrs::Attrs;
 use super::import::{Item, Regions, Sequences};
-use crate::ir::{Builder, ValueId};
+use crate::ir::{Builder, Expr, ValueId};
 
 /// An ONNX operator, from one operator set version on.
 #[derive(Clone, Copy, Debug)]
@@ -140,9 +140,28 @@ pub struct Cx<'g, 'm> {
     pub opset: i64,
     pub(super) inputs: Vec<Option<ValueId>>,
     pub(super) wanted: Vec<bool>,
+    /// Whether the node is in a branch or in the body of a loop.
+    pub(super) in_region: bool,
 }
 
 impl Cx<'_, '_> {
+    /// The extent that `at`, an `i64` scalar, says, which is `bound` at most.
+    ///
+    /// # Errors
+    /// The node is in a region, whose extents the graph around it has to know.
+    pub fn count(&mut self, at: ValueId, bound: Expr) -> Result<Expr, Fault> {
+        if let Some(&[count]) = self.b.known_ints(at).as_deref() {
+            return Ok(Expr::constant(count));
+        }
+        if self.in_region {
+            return Err(Fault::unsupported(
+                "the number of elements of the result depends on the data of a run, in a branch or loop",
+                "move the node out of the If or Loop, or compute with a mask of known shape",
+            ));
+        }
+        Ok(self.b.graph_mut().add_count(at, bound))
+    }
+
     /// Operand `k`, which must be there.
     ///
     /// # Errors

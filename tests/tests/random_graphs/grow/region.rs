@@ -33,7 +33,7 @@ pub fn branch(g: &mut Grower<'_>, choices: &mut Choices<'_>, inner: &[Vec<Words>
 fn region(g: &Grower<'_>, captures: &[Type], steps: &[Words], name: &str) -> Region {
     let mut graph = Graph::new(name);
     // The builder asks for ranges; afterwards the symbols are the outer graph's again.
-    graph.symbols = g.graph.symbols.clone();
+    graph.symbols = g.graph.symbols_inside();
     let mut pool: Vec<ValueId> =
         captures.iter().enumerate().map(|(k, ty)| graph.add_input(&format!("c{k}"), ty.clone())).collect();
     let inputs = pool.clone();

@@ -1,0 +1,54 @@
+//! The formulas over symbols that an operation holds itself, beside those in the types of its operands.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Op;
+use crate::ir::Expr;
+
+/// The formulas in an operation's payload.
+pub fn extents_of(op: &Op) -> Vec<&Expr> {
+    match op {
+        Op::ConvTranspose(_, dims)
+        | Op::Pool(_, dims)
+        | Op::Reshape(dims)
+        | Op::Expand(dims)
+        | Op::Resize(_, dims)
+        | Op::Extents { values: dims, .. } => dims.iter().collect(),
+        Op::Slice { starts, dims, .. } => starts.iter().chain(dims).collect(),
+        Op::Pad { lo, hi, .. } => lo.iter().chain(hi).collect(),
+        Op::TopK { k: count, .. } | Op::Range { count } => vec![count],
+        Op::Pointwise(_)
+        | Op::MatMul(..)
+        | Op::Conv(..)
+        | Op::Reduce(_)
+        | Op::ArgReduce(_)
+        | Op::Softmax(_)
+        | Op::Norm(_)
+        | Op::GroupNorm(_)
+        | Op::Transpose(_)
+        | Op::Concat { .. }
+        | Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::Recurrent(_)
+        | Op::CumSum { .. }
+        | Op::If { .. } => Vec::new(),
+    }
+}
+
+/// The symbols that carrying out `op` takes: those in its payload, and for a node with regions all that are in them.
+pub fn symbols_of(op: &Op) -> BTreeSet<Arc<str>> {
+    let mut symbols: BTreeSet<Arc<str>> = extents_of(op).into_iter().flat_map(Expr::symbols).collect();
+    if let Op::If { then_region, else_region } = op {
+        for region in [then_region, else_region] {
+            let graph = &region.0;
+            symbols.extend(graph.order().into_iter().flat_map(|node| symbols_of(&graph.node(node).op)));
+            let types = graph.value_ids().flat_map(|value| graph.ty(value).dims.iter());
+            symbols.extend(types.flat_map(Expr::symbols));
+        }
+    }
+    symbols
+}

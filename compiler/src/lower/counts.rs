@@ -1,0 +1,120 @@
+//! Extents that only a run knows: where the host has to learn them.
+//!
+//! A count is computed like any tensor. The `cpu` target reads it at once. On a GPU reading it makes the host wait, so
+//! it is put off until a step cannot do without: steps that treat the elements along a counted outermost axis one by one
+//! run on as many as there can be, and what they make of those beyond the count is never looked at.
+
+use std::sync::Arc;
+
+use lapidary_templates::{Kind, Operand, Problem};
+
+use super::{Lowering, Program, SegmentId, Step, Target, TensorId, Tensors};
+use crate::ir::{Expr, Graph, Symbol, SymbolSource, ValueId};
+
+/// A count whose tensor is there, and whose symbol the host does not know yet.
+pub(super) struct OpenCount {
+    /// Its place in [`Program::symbols`].
+    symbol: usize,
+    name: Arc<str>,
+    at: TensorId,
+    label: String,
+}
+
+/// The symbols of a graph: those of inputs, then counts, each behind those that bound it.
+pub(super) fn in_order(graph: &Graph) -> Vec<(Arc<str>, Symbol)> {
+    let all = graph.symbols.iter().map(|(name, symbol)| (name.clone(), symbol.clone()));
+    let (mut ordered, mut open): (Vec<_>, Vec<_>) =
+        all.partition(|(_, symbol)| matches!(symbol.source, SymbolSource::Input { .. }));
+    while !open.is_empty() {
+        let known = |name: &str, ordered: &[(Arc<str>, Symbol)]| ordered.iter().any(|(other, _)| &**other == name);
+        let bounded = |(_, symbol): &(Arc<str>, Symbol)| match &symbol.source {
+            SymbolSource::Count(count) => count.bound.symbols().iter().all(|name| known(name, &ordered)),
+            SymbolSource::Input { .. } | SymbolSource::Outer => true,
+        };
+        let Some(next) = open.iter().position(bounded) else { crate::bug!("counts bound each other in a circle") };
+        ordered.push(open.remove(next));
+    }
+    ordered
+}
+
+impl Lowering<'_> {
+    /// Takes note of the counts that `value` holds, which has just been computed.
+    pub(super) fn counted(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) {
+        let holds = |(_, (_, symbol)): &(usize, &(Arc<str>, Symbol))| {
+            matches!(&symbol.source, SymbolSource::Count(count) if count.at == value)
+        };
+        // Regions have values of the same numbers, and no counts.
+        if !std::ptr::eq(graph, self.symbols) {
+            return;
+        }
+        let found: Vec<(usize, Arc<str>)> =
+            self.program.symbols.iter().enumerate().filter(holds).map(|(k, (name, _))| (k, name.clone())).collect();
+        for (symbol, name) in found {
+            let at = self.tensor(graph, value, tensors);
+            let label = match graph.producer(value) {
+                Some(node) => graph.node(node).origin.to_string(),
+                None => graph.value(value).name.to_string(),
+            };
+            self.open.push(OpenCount { symbol, name, at, label });
+        }
+        if self.target == Target::Cpu {
+            self.settle_counts(Program::MAIN);
+        }
+    }
+
+    /// Lets the host learn every open count.
+    pub(super) fn settle_counts(&mut self, segment: SegmentId) {
+        for OpenCount { symbol, at, label, .. } in std::mem::take(&mut self.open) {
+            self.program.segments[segment.0 as usize].push(Step::Count { symbol, at, label });
+        }
+    }
+
+    /// Whether a problem may be solved for the bounds of the open counts instead of the counts.
+    pub(super) fn runs_on_bounds(&self, problem: &Problem) -> bool {
+        self.open.iter().all(|count| {
+            let bound = match &self.program.symbols[count.symbol].1.source {
+                SymbolSource::Count(count) => &count.bound,
+                SymbolSource::Input { .. } | SymbolSource::Outer => return false,
+            };
+            let holds = |extent: &Expr| self.symbols.range(&(extent.clone() - bound.clone())).0 >= 0;
+            is_indifferent(problem, &count.name, &holds)
+        })
+    }
+}
+
+/// Whether what a problem computes for elements along the outermost axis of extent `count` depends on those elements
+/// alone, or whether it has nothing to do with the count at all. `holds` says whether an axis has room for the bound.
+fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool) -> bool {
+    let has = |expr: &Expr| expr.symbols().iter().any(|name| &**name == count);
+    let touched = |ty: &Operand| ty.dims.iter().any(has);
+    let outermost = |ty: &Operand| {
+        let (first, rest) = match ty.dims.split_first() {
+            Some(split) => split,
+            None => return true,
+        };
+        (!has(first) || first.as_symbol() == Some(count)) && !rest.iter().any(has)
+    };
+    let operands = || problem.inputs.iter().chain(&problem.outputs).flatten();
+    let payload = super::extents_of(&problem.kind);
+    if !operands().any(touched) {
+        return !payload.iter().any(|expr| has(expr));
+    }
+    let operand = |k: usize| problem.inputs.get(k).and_then(Option::as_ref);
+    let untouched = |k: usize| operand(k).is_some_and(|ty| !touched(ty));
+    operands().all(outermost)
+        && match &problem.kind {
+            Kind::Pointwise(_) | Kind::Copy => true,
+            // The first rows, as many as there are.
+            Kind::Slice { starts, steps } => {
+                steps.first() == Some(&1)
+                    && starts.first().is_some_and(|start| start.is(0))
+                    && !payload.iter().any(|expr| has(expr))
+                    && operand(0).and_then(|x| x.dims.first()).is_some_and(|first| has(first) || holds(first))
+            }
+            // Rows of what is not counted, by counted indices; a kernel keeps indices in range.
+            Kind::Gather { axis: 0 } | Kind::GatherNd { batch_dims: 0 } => untouched(0),
+            Kind::Gather { .. } => untouched(1),
+            Kind::Concat { axis } => *axis > 0,
+            _ => false,
+        }
+}
