@@ -38,6 +38,8 @@ pub mod scan;
 pub mod scatter;
 #[path = "../families/softmax/mod.rs"]
 pub mod softmax;
+#[path = "../families/suppress/mod.rs"]
+pub mod suppress;
 #[path = "../families/topk/mod.rs"]
 pub mod topk;
 
@@ -58,6 +60,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "fill", answer: fill::answer },
     Family { name: "recurrent", answer: recurrent::answer },
     Family { name: "scan", answer: scan::answer },
+    Family { name: "suppress", answer: suppress::answer },
     Family { name: "topk", answer: topk::answer },
 ];
 

@@ -27,6 +27,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("families/fill/kernel.cuh", include_str!("../families/fill/kernel.cuh")),
     ("families/recurrent/kernel.cuh", include_str!("../families/recurrent/kernel.cuh")),
     ("families/scan/kernel.cuh", include_str!("../families/scan/kernel.cuh")),
+    ("families/suppress/kernel.cuh", include_str!("../families/suppress/kernel.cuh")),
     ("families/topk/kernel.cuh", include_str!("../families/topk/kernel.cuh")),
     ("lapidary/trace.cuh", include_str!("../cuda/lapidary/trace.cuh")),
 ];

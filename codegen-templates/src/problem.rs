@@ -113,6 +113,7 @@ pub enum Kind {
     },
     Resize(Resize),
     Recurrent(Recurrent),
+    Suppress,
     CumSum {
         axis: u8,
         exclusive: bool,

@@ -230,7 +230,7 @@ enums! {
         Pad { mode, lo }, Gather { axis }, GatherElements { axis }, GatherNd { batch_dims },
         ScatterElements { axis, mode }, ScatterNd { mode }, CumSum { axis, exclusive, reverse },
         TopK { axis, largest };
-        Expand, Range, Copy
+        Expand, Range, Suppress, Copy
     }
 }
 

@@ -220,7 +220,8 @@ impl<'a> Shapes<'a> {
     /// Checks those of the constraints whose counts are known by now.
     fn check(&self, wanted: impl Fn(&Constraint<'_>) -> bool) -> Result<(), Error> {
         let decided = |constraint: &Constraint<'_>| constraint.counts.iter().all(|&k| self.known[k as usize].get());
-        for constraint in self.tables.constraints.iter().filter(|constraint| wanted(constraint) && decided(constraint)) {
+        for constraint in self.tables.constraints.iter().filter(|constraint| wanted(constraint) && decided(constraint))
+        {
             let (left, right) = (self.dim(constraint.left), self.dim(constraint.right));
             let holds = match constraint.kind {
                 ConstraintKind::Equal => left == right,
@@ -382,5 +383,47 @@ mod tests {
         assert_eq!(shapes.extents(0)[..], [2, 3]);
         assert_eq!(shapes.resolve(|_| &[2, 3]).unwrap(), Change::None);
         assert_eq!(shapes.resolve(|_| &[4, 3]).unwrap(), Change::Shape);
+    }
+
+    #[test]
+    fn counts_are_bounds_until_they_are_known() {
+        use crate::DType;
+        use crate::table::{Constraint, Formula, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
+        let ranges = [Range { min: 1, opt: 4, max: 8 }, Range { min: 0, opt: 8, max: 8 }];
+        let (n, double) = ([FormulaOp::Symbol(0)], [FormulaOp::Symbol(1), FormulaOp::Const(2), FormulaOp::Mul]);
+        let (dims, counted) = ([Dim::Slot(0)], [Dim::Slot(1)]);
+        let tensor = |dims| Tensor { dtype: DType::F32, dims, place: Place::Arena(0) };
+        let needs = |left, right, counts, kind| Constraint { segment: 1, counts, kind, left, right, why: "w" };
+        let tables = PlanTables {
+            name: "test",
+            target: Target::Cpu,
+            symbols: &[
+                Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } },
+                Symbol { name: "count1", source: Source::Count { bound: &n } },
+            ],
+            profiles: &[Profile { ranges: &ranges, arena_bytes: 64, offsets: &[0] }],
+            slots: &[Formula { code: &n, text: "n" }, Formula { code: &double, text: "2*count1" }],
+            constraints: &[needs(Dim::Slot(1), Dim::Const(6), &[1], ConstraintKind::Broadcast)],
+            inputs: &[Port { name: "x", tensor: 0 }],
+            outputs: &[Port { name: "y", tensor: 1 }],
+            tensors: &[tensor(&dims), tensor(&counted)],
+            weight_bytes: 0,
+            derived_bytes: 0,
+            segments: &[Segment { steps: &[] }, Segment { steps: &[] }],
+            kernels: &[],
+            images: &[],
+        };
+        let mut shapes = Shapes::new(&tables);
+        // What is not known yet is not checked, and has room for all.
+        assert_eq!(shapes.resolve(|_| &[5]).unwrap(), Change::Shape);
+        assert_eq!(shapes.extents(1)[..], [10]);
+        shapes.set_count(1, 3).unwrap();
+        assert_eq!(shapes.extents(1)[..], [6]);
+        assert!(matches!(shapes.set_count(1, 4), Err(Error::Count { given: 4, bound: 3, .. })));
+        // The next run knows nothing of the last one's.
+        assert_eq!(shapes.resolve(|_| &[5]).unwrap(), Change::None);
+        assert_eq!(shapes.extents(1)[..], [10]);
+        assert!(matches!(shapes.set_count(1, 4), Err(Error::Constraint { left: 8, right: 6, .. })));
+        assert!(matches!(shapes.resolve(|_| &[9]), Err(Error::OutsideProfiles { given: 9, .. })));
     }
 }

@@ -276,6 +276,11 @@ pub enum CpuOp<'a> {
     },
     Resize(Resize),
     Recurrent(Recurrent),
+    /// Operands boxes `f32[batches, n, 4]` (top, left, bottom, right), order `i64[batches, classes, n]` (box indices, best
+    /// first), eligible `bool` of that shape, threshold `f32` and most `i64`, scalars. The `bool` result says which boxes
+    /// stay, in that order: the eligible ones that share at most the threshold of what they cover together with one that
+    /// stays before them; no more than most of each class.
+    Suppress,
     /// Operand x; the axis is summed up to and including (or, exclusive, without) each element.
     CumSum {
         axis: u8,

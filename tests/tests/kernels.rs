@@ -118,6 +118,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
         | Kind::Gather { .. }
         | Kind::GatherElements { .. }
         | Kind::GatherNd { .. }
+        | Kind::Suppress
         | Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)

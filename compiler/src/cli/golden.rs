@@ -118,6 +118,7 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Resize(..)
+        | Op::Suppress
         | Op::CumSum { .. }
         | Op::TopK { .. }
         | Op::Range { .. }

@@ -267,10 +267,11 @@ impl Graph {
         if self.symbols.values().all(|symbol| !matches!(symbol.source, SymbolSource::Count(_))) {
             return Vec::new();
         }
-        let sources = symbols_of(&self.dag[id.0].op).into_iter().filter_map(|name| match &self.symbols.get(&name)?.source {
-            SymbolSource::Count(count) => self.producer(count.at),
-            SymbolSource::Input { .. } | SymbolSource::Outer => None,
-        });
+        let sources =
+            symbols_of(&self.dag[id.0].op).into_iter().filter_map(|name| match &self.symbols.get(&name)?.source {
+                SymbolSource::Count(count) => self.producer(count.at),
+                SymbolSource::Input { .. } | SymbolSource::Outer => None,
+            });
         sources.filter(|&producer| producer != id).collect()
     }
 
@@ -283,9 +284,15 @@ impl Graph {
         };
         let profiles = 0..self.profile_count();
         let ranges = profiles.map(|profile| {
-            let (_, max) = bound.range(&|name| self.symbols.get(name).map_or((0, i64::MAX), |symbol| {
-                symbol.ranges.get(profile).or(symbol.ranges.last()).map_or((0, i64::MAX), |range| (range.min, range.max))
-            }));
+            let (_, max) = bound.range(&|name| {
+                self.symbols.get(name).map_or((0, i64::MAX), |symbol| {
+                    symbol
+                        .ranges
+                        .get(profile)
+                        .or(symbol.ranges.last())
+                        .map_or((0, i64::MAX), |range| (range.min, range.max))
+                })
+            });
             Range { min: 0, opt: max, max }
         });
         let ranges = ranges.collect();

@@ -40,9 +40,7 @@ pub(super) fn in_order(graph: &Graph) -> Vec<(Arc<str>, Symbol)> {
 impl Lowering<'_> {
     /// Takes note of the counts that `value` holds, which has just been computed.
     pub(super) fn counted(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) {
-        let holds = |(_, (_, symbol)): &(usize, &(Arc<str>, Symbol))| {
-            matches!(&symbol.source, SymbolSource::Count(count) if count.at == value)
-        };
+        let holds = |(_, (_, symbol)): &(usize, &(Arc<str>, Symbol))| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);
         // Regions have values of the same numbers, and no counts.
         if !std::ptr::eq(graph, self.symbols) {
             return;
@@ -117,4 +115,45 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
             Kind::Concat { axis } => *axis > 0,
             _ => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::text;
+    use crate::lower::lower;
+
+    /// The first rows of x, doubled: as many as a sum says; and their mean.
+    const GRAPH: &str = r#"graph "g" {
+  symbol c = count %3 of (8), 0..8..8
+  input %0 "x" f32[8, 4]
+  input %1 "flags" i64[8]
+  %2 "sum" i64[1] = reduce(%1) { kind sum axes [0] } from "S"
+  %3 "count" i64[] = reshape(%2) { dims [] } from "C"
+  %4 "front" f32[c, 4] = slice(%0) { starts [0, 0] steps [1, 1] dims [c, 4] } from "F"
+  %5 "double" f32[c, 4] = pointwise(%4) { in f32; s0 = add f32 in0 in0; out s0 } from "D"
+  %6 "mean" f32[1, 4] = reduce(%5) { kind mean axes [0] } from "M"
+  output "double" %5
+OUTPUT
+}"#;
+
+    fn steps(target: &str, outputs: &str) -> Vec<String> {
+        let graph = text::parse(&GRAPH.replace("OUTPUT", outputs), &|_| None).expect("a graph");
+        let program = lower(&graph, target.parse().expect("a target")).expect("kernels");
+        let label = |step: &Step| match step {
+            Step::Work(work) => work.label.clone(),
+            Step::Count { label, .. } => format!("count {label}"),
+            Step::If { label, .. } => label.clone(),
+        };
+        program.segment(Program::MAIN).iter().map(label).collect()
+    }
+
+    #[test]
+    fn a_gpu_runs_on_the_bound_as_long_as_it_can() {
+        let with_mean = r#"  output "mean" %6"#;
+        let without = steps("sm_90a", "");
+        assert_eq!(without[..3], ["S", "F", "D"]);
+        assert_eq!(steps("sm_90a", with_mean), ["S", "F", "D", "count C", "M"]);
+        assert_eq!(steps("cpu", with_mean), ["S", "count C", "F", "D", "M"]);
+    }
 }

@@ -376,6 +376,7 @@ fn kind_of(op: &Op) -> Option<Kind> {
         Op::ScatterNd { mode } => Kind::ScatterNd { mode: *mode },
         Op::Resize(spec, _) => Kind::Resize(*spec),
         Op::Recurrent(spec) => Kind::Recurrent(*spec),
+        Op::Suppress => Kind::Suppress,
         Op::CumSum { axis, exclusive, reverse } => {
             Kind::CumSum { axis: *axis, exclusive: *exclusive, reverse: *reverse }
         }
@@ -412,6 +413,7 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)
         | Kind::Recurrent(_)
+        | Kind::Suppress
         | Kind::CumSum { .. }
         | Kind::TopK { .. }
         | Kind::Range
@@ -444,6 +446,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::ScatterNd { .. } => "scatter_nd",
         Kind::Resize(_) => "resize",
         Kind::Recurrent(_) => "recurrent",
+        Kind::Suppress => "suppress",
         Kind::CumSum { .. } => "cum_sum",
         Kind::TopK { .. } => "top_k",
         Kind::Range => "range",

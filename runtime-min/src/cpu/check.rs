@@ -165,6 +165,14 @@ impl Types<'_> {
                 same(self.output(0)?, self.input(0)?)?;
             }
             CpuOp::Recurrent(_) => self.recurrent()?,
+            CpuOp::Suppress => {
+                if self.inputs.iter().take(2).any(|operand| operand.is_none_or(|operand| operand.rank != 3)) {
+                    return Err("boxes and their order have three axes".to_owned());
+                }
+                let types = [DType::F32, DType::I64, DType::Bool, DType::F32, DType::I64];
+                types.into_iter().enumerate().try_for_each(|(k, dtype)| same(self.input(k)?, dtype))?;
+                same(self.output(0)?, DType::Bool)?;
+            }
             CpuOp::CumSum { .. } => {
                 numeric(self.input(0)?)?;
                 same(self.output(0)?, self.input(0)?)?;

@@ -8,6 +8,7 @@ use crate::cpu::pointwise::Finish;
 use crate::cpu::scan::{End, Running};
 use crate::cpu::{
     conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, resize, scan, scatter, softmax,
+    suppress,
 };
 use crate::dtype::DType;
 use crate::error::Error;
@@ -135,6 +136,7 @@ fn run_function(
             resize::run(spec, &inputs.need(0), inputs.get(1).as_ref(), outputs.first(), scratch);
         }
         CpuOp::Recurrent(spec) => recurrent::run(spec, inputs, outputs.all(), scratch),
+        CpuOp::Suppress => return suppress::run(&inputs, outputs.first()),
         &CpuOp::CumSum { axis, exclusive, reverse } => {
             let spec = Running { axis: usize::from(axis), exclusive, reverse };
             scan::cumulative_sum(spec, &inputs.need(0), outputs.first(), &mut scratch.a);
@@ -222,6 +224,7 @@ fn move_bytes(
         | CpuOp::Concat { .. }
         | CpuOp::Resize(_)
         | CpuOp::Recurrent(_)
+        | CpuOp::Suppress
         | CpuOp::CumSum { .. }
         | CpuOp::TopK { .. }
         | CpuOp::Range

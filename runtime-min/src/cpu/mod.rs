@@ -27,6 +27,7 @@ mod scatter;
 mod sheet;
 mod simd;
 mod softmax;
+mod suppress;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::op::{Arg, Conv, Instr, MatMul, Math, Scalar, ScalarOp, Window};
 use crate::table::{
     Action, Constraint, CpuOp, Dim, Formula, FormulaOp, NONE, Place, PlanTables, Port, Profile, Program, Range,
-    Segment, Step, Symbol, Target, Tensor,
+    Segment, Source, Step, Symbol, Target, Tensor,
 };
 use crate::{Error, Extents, InputRef, Model, Options, Weights};
 

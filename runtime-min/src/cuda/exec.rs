@@ -372,13 +372,7 @@ pub(super) fn run_segment<'a>(
 }
 
 /// Reads a count, behind the stream's work so far.
-fn count(
-    step: &Step<'_>,
-    symbol: u32,
-    shapes: &Shapes<'_>,
-    memory: &Memory<'_>,
-    stream: &Stream,
-) -> Result<(), Error> {
+fn count(step: &Step<'_>, symbol: u32, shapes: &Shapes<'_>, memory: &Memory<'_>, stream: &Stream) -> Result<(), Error> {
     let bytes = read(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
     shapes.set_count(symbol, i64::from_le_bytes(bytes))
 }

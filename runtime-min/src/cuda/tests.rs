@@ -249,8 +249,14 @@ fn branches_are_decided_by_the_host() {
 
 #[test]
 fn a_branch_that_does_not_take_the_shapes_harms_nothing() {
-    const FIVE: Constraint<'static> =
-        Constraint { segment: 2, kind: ConstraintKind::Equal, left: N, right: Dim::Const(5), why: "the branch" };
+    const FIVE: Constraint<'static> = Constraint {
+        segment: 2,
+        counts: &[],
+        kind: ConstraintKind::Equal,
+        left: N,
+        right: Dim::Const(5),
+        why: "the branch",
+    };
     static TABLES: PlanTables<'static> = PlanTables { constraints: &[FIVE], ..tables(BRANCHED) };
     let mut rig = Rig::new(&TABLES, true, LaunchMode::Graph);
     assert!(matches!(rig.run(&ramp(4)), Err(Error::Constraint { left: 4, right: 5, .. })));

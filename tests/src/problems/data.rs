@@ -86,6 +86,18 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
             Tensor::from_f64s(dtype, dims, &(0..count).map(|_| spread * (2.0 * noise.unit() - 1.0)).collect::<Vec<_>>())
         }
         (Kind::Recurrent(_), 4) => integers((0..count).map(|_| noise.whole(1, data[0] as i64 + 1)).collect()),
+        // Boxes from 0 to 2, so that about half of them overlap.
+        (Kind::Suppress, 0) => {
+            let corner = |k: usize| if k % 4 < 2 { 0.0 } else { 1.0 };
+            let values: Vec<f64> = (0..count).map(|k| corner(k) + noise.unit()).collect();
+            Tensor::from_f64s(dtype, dims, &values)
+        }
+        (Kind::Suppress, 1) => {
+            let boxes = data[1] as i64;
+            integers((0..count as i64).map(|k| (k * 7 + 3) % boxes.max(1)).collect())
+        }
+        (Kind::Suppress, 3) => Tensor::from_f64s(dtype, dims, &[0.6]),
+        (Kind::Suppress, 4) => integers(vec![9]),
         (Kind::Range, _) => Tensor::from_f64s(dtype, dims, &[if operand == 0 { 3.0 } else { 2.0 }]),
         (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
         // Means that cancel say nothing of the sum.

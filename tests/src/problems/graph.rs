@@ -114,6 +114,7 @@ fn op(problem: &Problem) -> Option<Op> {
         Kind::ScatterNd { mode } => Op::ScatterNd { mode },
         Kind::Resize(spec) => Op::Resize(spec, result(0)),
         Kind::Recurrent(spec) => Op::Recurrent(spec),
+        Kind::Suppress => Op::Suppress,
         Kind::CumSum { axis, exclusive, reverse } => Op::CumSum { axis, exclusive, reverse },
         Kind::TopK { axis, largest } => Op::TopK { axis, largest, k: result(0)[usize::from(axis)].clone() },
         Kind::Range => Op::Range { count: result(0)[0].clone() },

@@ -260,6 +260,12 @@ fn rows() -> Problems {
         let kind = Kind::TopK { axis, largest: dtype != I64 };
         all.push(("largest", problem(kind, &[operand(dtype, dims)], &outputs)));
     }
+    for (boxes, order) in [("b 40 4", "b 3 40"), ("2 s 4", "2 2 s"), ("1 3000 4", "1 2 3000")] {
+        let scalars = [operand(F32, ""), operand(I64, "")];
+        let [threshold, most] = scalars;
+        let inputs = [operand(F32, boxes), operand(I64, order), operand(Bool, order), threshold, most];
+        all.push(("suppression", problem(Kind::Suppress, &inputs, &[operand(Bool, order)])));
+    }
     let mut values = problem(Kind::TopK { axis: 0, largest: true }, &[operand(F32, "90")], &[operand(F32, "4")]);
     values.outputs.push(None);
     all.push(("largest without positions", values));

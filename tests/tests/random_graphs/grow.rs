@@ -4,6 +4,7 @@
 //! builder refuses is left out. The kinds of steps are in the modules below, one function each.
 
 mod compute;
+mod counted;
 mod dense;
 mod index;
 mod movement;
@@ -60,7 +61,7 @@ pub fn grow(recipe: &Recipe) -> Graph {
         pool.push(graph.add_input(&format!("x{k}"), Type { dtype, dims }));
     }
     for (k, step) in recipe.steps.iter().enumerate() {
-        let mut grower = Grower { graph: &mut graph, pool: &mut pool, name: format!("s{k}") };
+        let mut grower = Grower { graph: &mut graph, pool: &mut pool, name: format!("s{k}"), outermost: true };
         grower.step(&step.words, Some(&step.inner));
     }
     let unused: Vec<ValueId> =
@@ -111,6 +112,8 @@ struct Grower<'g> {
     /// What steps may read.
     pool: &'g mut Vec<ValueId>,
     name: String,
+    /// Whether this is the graph itself, and no region.
+    outermost: bool,
 }
 
 /// What a step adds, or why it does not fit.
@@ -154,6 +157,7 @@ const KINDS: &[Kind] = &[
     movement::resize,
     movement::range,
     movement::extents,
+    counted::front,
     index::gather,
     index::gather_elements,
     index::gather_nd,

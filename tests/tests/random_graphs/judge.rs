@@ -315,6 +315,7 @@ fn rounds(op: &Op) -> Rounds {
         | Op::GatherNd { .. }
         | Op::Extents { .. }
         | Op::TopK { .. }
+        | Op::Suppress
         | Op::ArgReduce(_)
         | Op::If { .. } => Rounds::No,
         Op::Pointwise(_)

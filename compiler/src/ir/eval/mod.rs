@@ -8,6 +8,7 @@
 //! Not here: memory plans, fused kernels, speed.
 
 mod conv;
+mod detect;
 mod gather;
 mod index;
 pub mod lowp;
@@ -79,6 +80,7 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::ScatterNd { mode } => gather::scatter_nd(*mode, x.get(0)?, x.get(1)?, x.get(2)?),
         Op::Resize(spec, dims) => resize::resize(spec, extents(dims)?, x.get(0)?, x.optional(1)),
         Op::Recurrent(spec) => recurrent::recurrent(spec, &x.recurrent()?),
+        Op::Suppress => detect::suppress(x.get(0)?, x.get(1)?, x.get(2)?, x.get(3)?, x.get(4)?),
         Op::CumSum { axis, exclusive, reverse } => {
             let how = reduce::Running { axis: *axis, exclusive: *exclusive, reverse: *reverse };
             reduce::cum_sum(&how, x.get(0)?)

@@ -34,6 +34,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Recurrent(_)
+        | Op::Suppress
         | Op::CumSum { .. }
         | Op::If { .. } => Vec::new(),
     }

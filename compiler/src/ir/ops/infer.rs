@@ -103,6 +103,7 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::ScatterNd { mode } => index::scatter_nd(*mode, inputs, cx),
         Op::Resize(spec, dims) => movement::resize(spec, dims, inputs, cx),
         Op::Recurrent(spec) => sequence::recurrent(spec, inputs, cx),
+        Op::Suppress => index::suppress(inputs, cx),
         Op::CumSum { axis, .. } => reduce::cum_sum(*axis, inputs),
         Op::TopK { axis, k, .. } => reduce::top_k(*axis, k, inputs, cx),
         Op::Range { count } => sequence::range(count, inputs, cx),

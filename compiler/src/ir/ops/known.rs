@@ -84,6 +84,7 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::ScatterNd { .. }
         | Op::Resize(..)
         | Op::Recurrent(_)
+        | Op::Suppress
         | Op::CumSum { .. }
         | Op::TopK { .. }
         | Op::If { .. } => None,

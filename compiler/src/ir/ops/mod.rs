@@ -83,6 +83,11 @@ pub enum Op {
     Resize(Resize, Vec<Expr>),
     /// Operands and results of ONNX's LSTM, GRU, RNN in layout 0.
     Recurrent(Recurrent),
+    /// Operands boxes `f32[batches, n, 4]` (top, left, bottom, right), order `i64[batches, classes, n]` (box indices, best
+    /// first), eligible `bool` of that shape, threshold `f32` and most `i64`, scalars. The `bool` result says which boxes
+    /// stay, in that order: the eligible ones that share at most the threshold of what they cover together with one that
+    /// stays before them; no more than most of each class.
+    Suppress,
     CumSum {
         axis: u8,
         exclusive: bool,
@@ -147,6 +152,7 @@ impl Op {
             Op::ScatterNd { .. } => "scatter_nd",
             Op::Resize(..) => "resize",
             Op::Recurrent(_) => "recurrent",
+            Op::Suppress => "suppress",
             Op::CumSum { .. } => "cum_sum",
             Op::TopK { .. } => "top_k",
             Op::Range { .. } => "range",

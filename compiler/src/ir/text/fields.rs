@@ -212,6 +212,7 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.field("dims", dims)
         }
         Op::Recurrent(spec) => recurrent(spec, f),
+        Op::Suppress => Ok(()),
         Op::CumSum { axis, exclusive, reverse } => {
             f.field("axis", axis)?;
             f.flag("exclusive", exclusive)?;
@@ -363,6 +364,7 @@ pub(super) fn blanks() -> Vec<Op> {
             activations: [activation; 6],
             input_forget: false,
         }),
+        Op::Suppress,
         Op::CumSum { axis: 0, exclusive: false, reverse: false },
         Op::TopK { axis: 0, largest: false, k: none.clone() },
         Op::Range { count: none },

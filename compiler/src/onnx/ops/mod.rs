@@ -42,9 +42,11 @@ mod signal;
 mod slice;
 mod softmax;
 mod sort;
+mod suppress;
 #[cfg(test)]
 mod tests;
 mod unfold;
+mod unique;
 mod window;
 
 use std::collections::BTreeMap;
@@ -270,6 +272,8 @@ pub const GROUPS: &[&[OpDef]] = &[
     pad::DEFS,
     sort::DEFS,
     counted::DEFS,
+    unique::DEFS,
+    suppress::DEFS,
     control::DEFS,
     legacy::DEFS,
     scan::DEFS,

@@ -39,7 +39,7 @@ fn region(g: &Grower<'_>, captures: &[Type], steps: &[Words], name: &str) -> Reg
     let inputs = pool.clone();
     for (k, words) in steps.iter().enumerate() {
         let name = format!("{}{name}{k}", g.name);
-        Grower { graph: &mut graph, pool: &mut pool, name }.step(words, None);
+        Grower { graph: &mut graph, pool: &mut pool, name, outermost: false }.step(words, None);
     }
     for (k, ty) in captures.iter().enumerate() {
         let made = pool.iter().rev().find(|&&value| graph.ty(value) == ty && !inputs.contains(&value));

@@ -1,5 +1,6 @@
 //! Gathers and scatters.
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::ScatterMode;
 
 use super::{
@@ -45,6 +46,25 @@ pub(super) fn gather_nd(batch_dims: u8, inputs: &[Option<&Type>], cx: &mut Infer
     let points = &indices.dims[..indices.dims.len() - 1];
     let dims = points.iter().chain(&data.dims[batch + depth..]);
     Ok(vec![tensor(data.dtype, dims.cloned().collect())])
+}
+
+/// Boxes in the order of their scores; the result says of each whether it stays.
+pub(super) fn suppress(inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
+    let names = &["boxes", "order", "eligible", "threshold", "most"];
+    let operands = Operands::new(inputs, names, 5)?;
+    let types = [(DType::F32, 3), (DType::I64, 3), (DType::Bool, 3), (DType::F32, 0), (DType::I64, 0)];
+    for (k, (dtype, rank)) in types.into_iter().enumerate() {
+        check_same_dtype(names[k], operands.get(k)?, dtype)?;
+        check_rank(names[k], operands.get(k)?, rank)?;
+    }
+    let [boxes, order, eligible] = [operands.get(0)?, operands.get(1)?, operands.get(2)?];
+    cx.agree("the batches of boxes and order", &boxes.dims[0], &order.dims[0])?;
+    cx.agree("the numbers of boxes and places", &boxes.dims[1], &order.dims[2])?;
+    cx.agree("the numbers of a box", &boxes.dims[2], &Expr::constant(4))?;
+    for (a, b) in order.dims.iter().zip(&eligible.dims) {
+        cx.agree("the extents of order and eligible", a, b)?;
+    }
+    Ok(vec![tensor(DType::Bool, order.dims.clone())])
 }
 
 pub(super) fn scatter_elements(
