@@ -129,7 +129,7 @@ pub fn reduce(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(vec![g.builder().node(Op::Reduce(spec), &[x])?])
 }
 
-fn axis(g: &Grower<'_>, x: ValueId, choices: &mut Choices<'_>) -> u8 {
+pub fn axis(g: &Grower<'_>, x: ValueId, choices: &mut Choices<'_>) -> u8 {
     choices.below(g.rank(x)) as u8
 }
 
