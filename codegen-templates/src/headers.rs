@@ -6,6 +6,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("lapidary/cp_async.cuh", include_str!("../cuda/lapidary/cp_async.cuh")),
     ("lapidary/epilogue.cuh", include_str!("../cuda/lapidary/epilogue.cuh")),
     ("lapidary/math.cuh", include_str!("../cuda/lapidary/math.cuh")),
+    ("lapidary/storage.cuh", include_str!("../cuda/lapidary/storage.cuh")),
     ("lapidary/mma.cuh", include_str!("../cuda/lapidary/mma.cuh")),
     ("lapidary/mma_tile.cuh", include_str!("../cuda/lapidary/mma_tile.cuh")),
     ("lapidary/simt_tile.cuh", include_str!("../cuda/lapidary/simt_tile.cuh")),

@@ -1,7 +1,7 @@
 //! Pointwise programs as CUDA C++: one statement a step, in the functions of `cuda/lapidary/math.cuh`.
 //!
 //! Contract: input `k` of the program is the variable `x<k>`, step `k` becomes `v<k>`; both are of the *compute type* of
-//! their dtype (f16 and bf16 in `float`). Rounding to a narrow float happens where the program casts and where the
+//! their dtype (all floats below 64 bits in `float`, integers below 8 bits in `i8` and `u8`). Rounding to a narrow float happens where the program casts and where the
 //! caller stores. Immediates read back bit for bit. Not here: loads, stores, and what surrounds the statements.
 
 use lapidary_runtime::DType;
@@ -26,62 +26,44 @@ pub fn operand(arg: Arg) -> String {
     }
 }
 
-/// Whether kernels compute with every type of the program.
+/// Whether a kernel reads and writes elements of each of the program's operands and results one by one. Its steps may
+/// convert to any type.
 ///
 /// # Errors
-/// In words, the type that they do not.
+/// In words, the type that it does not.
 pub fn check(program: &Program) -> Result<(), String> {
-    let inputs = program.inputs.iter().copied();
-    let steps = program.steps.iter().map(|instr| instr.dtype);
-    let operands = program.steps.iter().flat_map(Instr::operands).chain(&program.outputs);
-    let all = inputs.chain(steps).chain(operands.map(|arg| program.dtype_of(*arg)));
-    all.into_iter().try_for_each(check_type)
+    let outputs = program.outputs.iter().map(|arg| program.dtype_of(*arg));
+    program.inputs.iter().copied().chain(outputs).try_for_each(check_type)
 }
 
-/// Whether kernels read, write and compute with elements of a type.
+/// Whether kernels other than pointwise ones read, write and compute with elements of a type.
 ///
 /// # Errors
 /// In words, that they do not.
 pub fn check_type(dtype: DType) -> Result<(), String> {
-    match spelling(dtype) {
-        Some(_) => Ok(()),
-        None => Err(format!("{dtype} is a storage type, which kernels do not compute with")),
+    if dtype.is_storage() {
+        return Err(format!("{dtype} is a storage type, which kernels do not compute with"));
     }
+    Ok(())
 }
 
-/// A dtype as a template argument, such as `f16` or `float`; `bool` is `bool`. The type has passed [`check_type`].
+/// A dtype as a template argument, such as `f16` or `float`; `bool` is `bool`.
 pub fn type_name(dtype: DType) -> &'static str {
-    // What `check_type` refuses never reaches a text; a compiler that read `void` would say where.
-    spelling(dtype).map_or("void", |spelling| spelling.0)
-}
-
-/// The C++ type of a dtype's elements in memory; `bool` is stored as `u8`. The type has passed [`check_type`].
-pub fn memory_type(dtype: DType) -> &'static str {
-    if dtype == DType::Bool { "u8" } else { type_name(dtype) }
-}
-
-/// The C++ type that a dtype's values are computed in. The type has passed [`check_type`].
-pub fn compute_type(dtype: DType) -> &'static str {
-    spelling(dtype).map_or("void", |spelling| spelling.1)
-}
-
-/// The name of a dtype and of its compute type.
-fn spelling(dtype: DType) -> Option<(&'static str, &'static str)> {
     match dtype {
-        DType::F64 => Some(("double", "double")),
-        DType::F32 => Some(("float", "float")),
-        DType::F16 => Some(("f16", "float")),
-        DType::BF16 => Some(("bf16", "float")),
-        DType::I64 => Some(("i64", "i64")),
-        DType::I32 => Some(("i32", "i32")),
-        DType::I16 => Some(("i16", "i16")),
-        DType::I8 => Some(("i8", "i8")),
-        DType::U64 => Some(("u64", "u64")),
-        DType::U32 => Some(("u32", "u32")),
-        DType::U16 => Some(("u16", "u16")),
-        DType::U8 => Some(("u8", "u8")),
-        DType::Bool => Some(("bool", "bool")),
-        DType::F8E4M3FN
+        DType::F64 => "double",
+        DType::F32 => "float",
+        DType::F16
+        | DType::BF16
+        | DType::I64
+        | DType::I32
+        | DType::I16
+        | DType::I8
+        | DType::U64
+        | DType::U32
+        | DType::U16
+        | DType::U8
+        | DType::Bool
+        | DType::F8E4M3FN
         | DType::F8E4M3FNUZ
         | DType::F8E5M2
         | DType::F8E5M2FNUZ
@@ -90,7 +72,39 @@ fn spelling(dtype: DType) -> Option<(&'static str, &'static str)> {
         | DType::I4
         | DType::U4
         | DType::I2
-        | DType::U2 => None,
+        | DType::U2 => dtype.name(),
+    }
+}
+
+/// The C++ type of a dtype's elements in memory; `bool` is stored as `u8`. The type has passed [`check_type`].
+pub fn memory_type(dtype: DType) -> &'static str {
+    if dtype == DType::Bool { "u8" } else { type_name(dtype) }
+}
+
+/// The C++ type that a dtype's values are computed in.
+pub fn compute_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F64
+        | DType::I64
+        | DType::I32
+        | DType::I16
+        | DType::I8
+        | DType::U64
+        | DType::U32
+        | DType::U16
+        | DType::U8
+        | DType::Bool => type_name(dtype),
+        DType::F32
+        | DType::F16
+        | DType::BF16
+        | DType::F8E4M3FN
+        | DType::F8E4M3FNUZ
+        | DType::F8E5M2
+        | DType::F8E5M2FNUZ
+        | DType::F8E8M0
+        | DType::F4E2M1 => "float",
+        DType::I4 | DType::I2 => "i8",
+        DType::U4 | DType::U2 => "u8",
     }
 }
 
@@ -253,8 +267,23 @@ mod tests {
     }
 
     #[test]
-    fn storage_types_are_refused() {
+    fn storage_types_pass_within_a_program() {
         let program = Program::identity(DType::I4);
         assert_eq!(check(&program), Err("i4 is a storage type, which kernels do not compute with".to_owned()));
+        let program = Program {
+            inputs: vec![DType::F16],
+            steps: vec![
+                Instr::unary(ScalarOp::Cast, DType::U2, Arg::Input(0)),
+                Instr::unary(ScalarOp::Cast, DType::F8E5M2, Arg::Step(0)),
+                Instr::unary(ScalarOp::Cast, DType::F16, Arg::Step(1)),
+            ],
+            outputs: vec![Arg::Step(2)],
+        };
+        assert_eq!(check(&program), Ok(()));
+        assert_eq!(
+            statements(&program, ""),
+            "const u8 v0 = math::cast<u2>(x0);\nconst float v1 = math::cast<f8e5m2>(v0);\n\
+             const float v2 = math::cast<f16>(v1);\n"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Element types, and the two 16-bit floats that Rust does not have.
 //!
-//! `DType` names every element type that ONNX defines up to IR version 13. Sub-byte types are storage types:
-//! they are packed as ONNX packs them (low bits first) and are converted before any arithmetic.
+//! `DType` names every element type that ONNX defines up to IR version 13. Floats of 8 bits and fewer and integers below
+//! 8 bits are storage types, which are converted before any arithmetic. Elements below a byte are packed as ONNX packs
+//! them, low bits first.
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,6 +133,35 @@ impl DType {
                 | DType::F8E8M0
                 | DType::F4E2M1
         )
+    }
+
+    /// Whether tensors are only stored in the type: steps convert from and to it, and compute in another.
+    pub const fn is_storage(self) -> bool {
+        match self {
+            DType::F8E4M3FN
+            | DType::F8E4M3FNUZ
+            | DType::F8E5M2
+            | DType::F8E5M2FNUZ
+            | DType::F8E8M0
+            | DType::F4E2M1
+            | DType::I4
+            | DType::U4
+            | DType::I2
+            | DType::U2 => true,
+            DType::F64
+            | DType::F32
+            | DType::F16
+            | DType::BF16
+            | DType::I64
+            | DType::I32
+            | DType::I16
+            | DType::I8
+            | DType::U64
+            | DType::U32
+            | DType::U16
+            | DType::U8
+            | DType::Bool => false,
+        }
     }
 
     /// Whether the type is an integer type; `bool` is not.

@@ -1,15 +1,16 @@
 // math.cuh - the scalar operations of pointwise programs, on typed values.
 //
 // Contract: one function for each step of a program, found by name and operand type. A value is held in its
-// *compute type*: f16, bf16 and tf32 in float, bool in bool, everything else in itself; `widen` and `narrow`
-// go between memory and compute types. Every result is defined: integer arithmetic wraps, a zero divisor gives
+// *compute type*: f16, bf16, tf32 and the smaller floats in float, bool in bool, integers below 8 bits in i8 and u8,
+// everything else in itself; `widen` and `narrow` go between memory and compute types, but for packed types, which
+// only wide.cuh reads and writes. Every result is defined: integer arithmetic wraps, a zero divisor gives
 // 0, a float out of an integer's range saturates and NaN becomes 0, min and max propagate NaN as numpy does.
 // Floats are computed by CUDA's own functions at their documented accuracy (at most 4 ulp in binary32), never
 // the approximate ones.
 // Not here: loads and stores (wide.cuh), reductions (team.cuh).
 #pragma once
 
-#include "lapidary/prelude.cuh"
+#include "lapidary/storage.cuh"
 
 namespace lapidary {
 
@@ -18,7 +19,7 @@ namespace lapidary {
 
 template <class T>
 struct ComputeOf {
-  using type = T;
+  using type = select_t<is_storage<T>, StorageValue<T>, T>;
 };
 template <>
 struct ComputeOf<f16> {
@@ -38,20 +39,24 @@ using Compute = typename ComputeOf<T>::type;
 
 template <class T>
 struct MemoryOf {
-  using type = T;
+  using type = select_t<is_packed<T>, u8, T>;
 };
 template <>
 struct MemoryOf<bool> {
   using type = u8;
 };
-// What a tensor of dtype T is an array of. bool tensors are bytes: a foreign byte above 1 still reads as true.
+// What a tensor of dtype T is an array of. bool tensors are bytes: a foreign byte above 1 still reads as true. Packed
+// ones are bytes of several elements.
 template <class T>
 using Memory = typename MemoryOf<T>::type;
 
 template <class T>
 LAPIDARY_FN Compute<T> widen(Memory<T> x) {
+  static_assert(!is_packed<T>, "a byte of a packed tensor is several elements");
   if constexpr (is_same<T, bool>) {
     return x != 0;
+  } else if constexpr (is_storage<T>) {
+    return value_of<T>(x.bits);
   } else if constexpr (is_same<T, f16> || is_same<T, bf16> || is_same<T, tf32>) {
     return to_float(x);
   } else {
@@ -60,8 +65,11 @@ LAPIDARY_FN Compute<T> widen(Memory<T> x) {
 }
 template <class T>
 LAPIDARY_FN Memory<T> narrow(Compute<T> x) {
+  static_assert(!is_packed<T>, "a byte of a packed tensor is several elements");
   if constexpr (is_same<T, bool>) {
     return x ? 1 : 0;
+  } else if constexpr (is_storage<T>) {
+    return T{static_cast<u8>(code_of<T>(x))};
   } else if constexpr (is_same<T, f16> || is_same<T, bf16> || is_same<T, tf32>) {
     return from_float<T>(x);
   } else {
@@ -185,12 +193,27 @@ LAPIDARY_FN To saturate_to(double x) {
   }
 }
 
-// cast<To>(x): the value of x in dtype To, held in To's compute type. To f16 and bf16 it rounds, and the
-// result is a float that the type represents.
+// cast<To>(x): the value of x in dtype To, held in To's compute type. To floats below 32 bits it rounds, and the
+// result is a float that the type represents; those of 8 bits and fewer saturate.
 template <class To, class From>
 LAPIDARY_FN Compute<To> cast(From x) {
   if constexpr (is_same<To, bool>) {
     return x != static_cast<From>(0);
+  } else if constexpr (is_small_float<To>) {
+    if constexpr (is_same<From, bool>) {
+      return saturated<To>(x ? 1.0f : 0.0f);
+    } else {
+      return saturated<To>(to_odd(x));
+    }
+  } else if constexpr (is_small_integer<To>) {
+    if constexpr (is_float<From>) {
+      constexpr int UNUSED = 8 - packed_bits<To>;
+      using Byte = Compute<To>;
+      constexpr i32 low = lowest_integer<Byte>() >> UNUSED, high = highest_integer<Byte>() >> UNUSED;
+      return static_cast<Byte>(lapidary::min(lapidary::max(saturate_to<i32>(x), low), high));
+    } else {
+      return value_of<To>(code_of<To>(static_cast<Compute<To>>(x)));
+    }
   } else if constexpr (is_half<To>) {
     if constexpr (is_same<From, bool>) {
       return x ? 1.0f : 0.0f;

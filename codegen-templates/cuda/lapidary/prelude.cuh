@@ -174,6 +174,28 @@ LAPIDARY_FN float to_float(u32 x) { return static_cast<float>(x); }
 LAPIDARY_FN float to_float(i64 x) { return static_cast<float>(x); }
 LAPIDARY_FN float to_float(u64 x) { return static_cast<float>(x); }
 
+// x as a float, rounded to odd: toward zero, with the last bit set where something was cut off, so that a second
+// rounding to a type with a few bits less is right (S. Boldo, G. Melquiond, "Emulation of a FMA and correctly rounded
+// sums: proved algorithms using rounding to odd").
+template <class T>
+LAPIDARY_FN float to_odd(T x) {
+  if constexpr (is_same<T, double> || (is_integer<T> && sizeof(T) >= 4)) {
+    float f;
+    if constexpr (is_same<T, double>) {
+      f = __double2float_rz(x);
+    } else if constexpr (sizeof(T) == 8) {
+      f = static_cast<T>(-1) < static_cast<T>(0) ? __ll2float_rz(x) : __ull2float_rz(x);
+    } else {
+      f = static_cast<T>(-1) < static_cast<T>(0) ? __int2float_rz(x) : __uint2float_rz(x);
+    }
+    // Toward zero, so that the way back is in the type's range.
+    const u32 sticky = static_cast<T>(f) != x ? 1u : 0u;
+    return __uint_as_float(__float_as_uint(f) | sticky);
+  } else {
+    return to_float(x);
+  }
+}
+
 // convert<To>(x): the value of x in To. Floats to integers truncate; to 8 and 16 bits they wrap as a
 // 64-bit integer does, to 32 and 64 bits they saturate, NaN gives 0. Never rounds twice.
 template <class To>
@@ -226,16 +248,10 @@ struct Convert<bf16> {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
     return r;
   }
-  // Through a float rounded to odd, which keeps the second rounding exact.
-  static LAPIDARY_FN bf16 from(double x) {
-    float f;
-    asm("cvt.rz.f32.f64 %0, %1;" : "=f"(f) : "d"(x));
-    const u32 sticky = static_cast<double>(f) != x ? 1u : 0u;
-    return from(__uint_as_float(__float_as_uint(f) | sticky));
-  }
-  template <class Integer>
-  static LAPIDARY_FN bf16 from(Integer x) {
-    return from(static_cast<double>(x));
+  // Doubles and integers, which a float may not hold.
+  template <class Wide>
+  static LAPIDARY_FN bf16 from(Wide x) {
+    return from(to_odd(x));
   }
 };
 template <class To, class From>

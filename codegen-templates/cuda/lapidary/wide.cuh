@@ -1,7 +1,8 @@
 // wide.cuh - moving several consecutive elements at once, and taking linear indices apart.
 //
 // Contract: N is a power of two. N elements move in instructions of at most 16 bytes, so the address must be a
-// multiple of min(16, N * sizeof(T)); the compiler that chose N has proved it. N == 1 asks for nothing.
+// multiple of min(16, N * sizeof(T)); the compiler that chose N has proved it. N == 1 asks for nothing. Packed elements
+// lie in their bytes from the low bits up, and only whole bytes are written.
 #pragma once
 
 #include "lapidary/math.cuh"
@@ -48,6 +49,62 @@ LAPIDARY_FN void store_values(Memory<T>* p, const Compute<T> (&x)[N]) {
 #pragma unroll
   for (int i = 0; i < N; ++i) raw[i] = narrow<T>(x[i]);
   store_wide<Memory<T>, N>(p, raw);
+}
+
+// N elements of dtype T from element `at` of a tensor on, a multiple of N, as compute values.
+template <class T, int N, class Index>
+LAPIDARY_FN void load_elements(const Memory<T>* x, Index at, Compute<T> (&values)[N]) {
+  if constexpr (is_packed<T>) {
+    constexpr int BITS = packed_bits<T>, PER_BYTE = per_byte<T>, BYTES = N > PER_BYTE ? N / PER_BYTE : 1;
+    u8 bytes[BYTES];
+    load_wide<u8, BYTES>(x + at / PER_BYTE, bytes);
+    // Fewer than fill a byte are somewhere in it.
+    const int first = N < PER_BYTE ? static_cast<int>(at % PER_BYTE) : 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const u32 byte = bytes[i / PER_BYTE];
+      values[i] = value_of<T>(byte >> ((first + i % PER_BYTE) * BITS) & ((1u << BITS) - 1));
+    }
+  } else {
+    load_values<T, N>(x + at, values);
+  }
+}
+// The byte of a packed tensor that holds elements first .. of these, of which there are `count`; zeros are beyond.
+template <class T, int N>
+LAPIDARY_FN u8 packed_byte(const Compute<T> (&values)[N], int first, int count) {
+  u32 byte = 0;
+#pragma unroll
+  for (int i = 0; i < per_byte<T>; ++i) {
+    if (first + i < count) byte |= code_of<T>(values[first + i]) << (i * packed_bits<T>);
+  }
+  return static_cast<u8>(byte);
+}
+// N elements from element `at` on, a multiple of N. Those of a packed type are whole bytes.
+template <class T, int N, class Index>
+LAPIDARY_FN void store_elements(Memory<T>* y, Index at, const Compute<T> (&values)[N]) {
+  if constexpr (is_packed<T>) {
+    static_assert(N % per_byte<T> == 0, "elements of a byte are written together");
+    constexpr int BYTES = N / per_byte<T>;
+    u8 bytes[BYTES];
+#pragma unroll
+    for (int i = 0; i < BYTES; ++i) bytes[i] = packed_byte<T, N>(values, i * per_byte<T>, N);
+    store_wide<u8, BYTES>(y + at / per_byte<T>, bytes);
+  } else {
+    store_values<T, N>(y + at, values);
+  }
+}
+// The first `count` of them, the tensor's last ones if there are fewer than N.
+template <class T, int N, class Index>
+LAPIDARY_FN void store_first(Memory<T>* y, Index at, const Compute<T> (&values)[N], int count) {
+#pragma unroll
+  for (int i = 0; i < N; i += per_byte<T>) {
+    if (i >= count) continue;
+    if constexpr (is_packed<T>) {
+      y[at / per_byte<T> + i / per_byte<T>] = packed_byte<T, N>(values, i, count);
+    } else {
+      y[at + i] = narrow<T>(values[i]);
+    }
+  }
 }
 
 // quotient and remainder of non-negative operands; 64-bit ones take the 32-bit way where they fit.

@@ -3,7 +3,8 @@
 //
 // Contract: see README.md. The program is pure scalar code on compute types (lapidary/math.cuh); the frame owns
 // every load, store, conversion and index. An output may be written over an input of the same dtype whose access
-// is LINEAR; other overlaps are not allowed.
+// is LINEAR; other overlaps are not allowed. A thread writes whole bytes: elements of packed outputs that share one go
+// together, whatever rows they are of.
 #pragma once
 
 #include "lapidary/wide.cuh"
@@ -69,6 +70,13 @@ struct Registers<N, Types<T, Ts...>> {
   }
 };
 
+// How many consecutive elements a thread must write for each output to get whole bytes.
+template <class List>
+inline constexpr int group_of = 1;
+template <class T, class... Ts>
+inline constexpr int group_of<Types<T, Ts...>> =
+    per_byte<T> > group_of<Types<Ts...>> ? per_byte<T> : group_of<Types<Ts...>>;
+
 constexpr int at_least_one(int n) { return n > 0 ? n : 1; }
 
 template <class Policy, class Program>
@@ -89,6 +97,8 @@ struct Frame {
   using P = Params<Policy, Program>;
   static constexpr int RANK = Policy::RANK;
   static constexpr int VEC = Policy::VEC;
+  static constexpr int GROUP = group_of<Outputs>;
+  static_assert(VEC == 1 || VEC % GROUP == 0, "elements of a byte are written together");
 
   template <int I>
   static LAPIDARY_FN const Memory<type_at<I, Inputs>>* input(const P& p) {
@@ -101,7 +111,7 @@ struct Frame {
       static_for<Inputs::count>([&](auto i) {
         constexpr int I = decltype(i)::value;
         if constexpr (Policy::access[I] == Access::SCALAR) {
-          scalars.template at<I>()[0] = widen<type_at<I, Inputs>>(input<I>(p)[0]);
+          load_elements<type_at<I, Inputs>, 1>(input<I>(p), Index(0), scalars.template at<I>());
         }
       });
     }
@@ -121,18 +131,22 @@ struct Frame {
 #pragma unroll
           for (int e = 0; e < N; ++e) values[e] = scalars.template at<I>()[0];
         } else if constexpr (access == Access::LINEAR) {
-          load_values<T, N>(input<I>(p) + linear, values);
+          load_elements<T, N>(input<I>(p), linear, values);
         } else {
-          const Memory<T>* x = input<I>(p) + dot<RANK>(at, p.strides[I]);
+          const Index first = dot<RANK>(at, p.strides[I]);
           if constexpr (access == Access::INNER) {
-            load_values<T, N>(x, values);
-          } else if constexpr (access == Access::SPLAT) {
-            const Compute<T> value = widen<T>(x[0]);
-#pragma unroll
-            for (int e = 0; e < N; ++e) values[e] = value;
+            load_elements<T, N>(input<I>(p), first, values);
           } else {
+            Compute<T> value[1];
+            load_elements<T, 1>(input<I>(p), first, value);
+            values[0] = value[0];
 #pragma unroll
-            for (int e = 0; e < N; ++e) values[e] = widen<T>(x[e * p.strides[I][RANK - 1]]);
+            for (int e = 1; e < N; ++e) {
+              if constexpr (access == Access::STRIDED) {
+                load_elements<T, 1>(input<I>(p), first + e * p.strides[I][RANK - 1], value);
+              }
+              values[e] = value[0];
+            }
           }
         }
       });
@@ -152,8 +166,47 @@ struct Frame {
     static_for<Outputs::count>([&](auto o) {
       constexpr int O = decltype(o)::value;
       using T = type_at<O, Outputs>;
-      store_values<T, N>(static_cast<Memory<T>*>(p.y[O]) + linear, out.template at<O>());
+      store_elements<T, N>(static_cast<Memory<T>*>(p.y[O]), linear, out.template at<O>());
     });
+  }
+
+  // GROUP elements from `linear` on one by one, fewer where the output of `count` elements ends.
+  static LAPIDARY_FN void finish_group(const P& p, Registers<1, Inputs>& scalars, Index linear, Index count) {
+    Registers<GROUP, Inputs> in;
+    const int left = static_cast<int>(lapidary::min(count - linear, Index(GROUP)));
+#pragma unroll
+    for (int e = 0; e < GROUP; ++e) {
+      // Past the end the last element stands in: it can be read, and is not written.
+      const Index position = linear + lapidary::min(e, left - 1);
+      Index at[RANK];
+      unravel<RANK>(position, p.dims, at);
+      Registers<1, Inputs> one;
+      load<1>(p, scalars, position, at, one);
+      if constexpr (Inputs::count > 0) {
+        static_for<Inputs::count>([&](auto i) {
+          constexpr int I = decltype(i)::value;
+          in.template at<I>()[e] = one.template at<I>()[0];
+        });
+      }
+    }
+    Registers<GROUP, Outputs> out;
+    step<GROUP>(in, out, typename MakeIndices<Inputs::count>::type{}, typename MakeIndices<Outputs::count>::type{});
+    static_for<Outputs::count>([&](auto o) {
+      constexpr int O = decltype(o)::value;
+      using T = type_at<O, Outputs>;
+      store_first<T, GROUP>(static_cast<Memory<T>*>(p.y[O]), linear, out.template at<O>(), left);
+    });
+  }
+
+  // For rows that are no multiple of a group.
+  static LAPIDARY_FN void run_groups(const P& p) {
+    Registers<1, Inputs> scalars;
+    load_scalars(p, scalars);
+    const Index count = product<RANK>(p.dims);
+    const Index stride = grid_threads<Index>() * GROUP;
+    for (Index linear = grid_thread<Index>() * GROUP; linear < count; linear += stride) {
+      finish_group(p, scalars, linear, count);
+    }
   }
 
   static LAPIDARY_FN void run(const P& p) {
@@ -185,20 +238,20 @@ struct Frame {
       }
     }
     if constexpr (RANK == 1 && VEC > 1) {
-      const Index linear = chunks * VEC + grid_thread<Index>();
-      if (linear < p.dims[0]) {
-        Registers<1, Inputs> in;
-        const Index at[1] = {linear};
-        load<1>(p, scalars, linear, at, in);
-        finish<1>(p, linear, in);
-      }
+      const Index linear = chunks * VEC + grid_thread<Index>() * GROUP;
+      if (linear < p.dims[0]) finish_group(p, scalars, linear, p.dims[0]);
     }
   }
 };
 
 template <class Policy, class Program>
 LAPIDARY_FN void run(const Params<Policy, Program>& p) {
-  Frame<Policy, Program>::run(p);
+  using F = Frame<Policy, Program>;
+  if constexpr (F::VEC < F::GROUP) {
+    F::run_groups(p);
+  } else {
+    F::run(p);
+  }
 }
 
 }  // namespace pointwise

@@ -135,17 +135,17 @@ impl Elementwise {
     /// Kernels that do it, each with its key.
     ///
     /// # Errors
-    /// In words, a type that kernels do not compute with, or too many operands.
+    /// In words, that there are too many operands.
     pub fn kernels(&self, shapes: &Shapes<'_>) -> Result<Vec<(String, Launch, Work)>, String> {
-        print::check(&self.program)?;
-        self.outputs.iter().try_for_each(|(_, dtype)| print::check_type(*dtype))?;
         let layout = self.layout(shapes);
         let parameters = (1 + layout.view.dims.len()) * (self.inputs.len() + self.outputs.len() + 1);
         if parameters > MOST_PARAMETERS {
             return Err(format!("{parameters} parameters are more than a kernel may have"));
         }
         let best = self.widest(&layout, shapes);
-        let mut wanted: Vec<i64> = [best, best / 2, 1].into_iter().filter(|&vec| vec >= 1).collect();
+        // Below a group, the kernel takes a group one by one.
+        let works = |vec: &i64| *vec == 1 || *vec >= self.group();
+        let mut wanted: Vec<i64> = [best, best / 2, 1].into_iter().filter(works).collect();
         wanted.dedup();
         Ok(wanted.into_iter().map(|vec| self.kernel(&layout, vec, shapes)).collect())
     }
@@ -173,13 +173,19 @@ impl Elementwise {
         }
         let wide = self.program.inputs.iter().zip(&layout.access).filter(|(_, access)| access.is_wide());
         let types = wide.map(|(dtype, _)| *dtype).chain(self.outputs.iter().map(|(_, dtype)| *dtype));
-        let bytes: Vec<i64> = types.map(|dtype| dtype.bits() as i64 / 8).collect();
-        let (least, most) = (bytes.iter().min().copied().unwrap_or(1), bytes.iter().max().copied().unwrap_or(1));
+        let bits: Vec<i64> = types.map(|dtype| dtype.bits() as i64).collect();
+        let (least, most) = (bits.iter().min().copied().unwrap_or(8), bits.iter().max().copied().unwrap_or(8));
         let fits = |vec: &i64| {
             let aligned = must.iter().all(|expr| shapes.is_multiple(expr, *vec));
-            aligned && vec * most <= 32 && self.registers(layout, *vec, 1) <= 96 && self.code(*vec) <= 96
+            aligned && vec * most <= 256 && self.registers(layout, *vec, 1) <= 96 && self.code(*vec) <= 96
         };
-        powers_of_two(16 / least).find(fits).unwrap_or(1)
+        let vec = powers_of_two((128 / least).min(16)).find(fits).unwrap_or(1);
+        if vec < self.group() { 1 } else { vec }
+    }
+
+    /// How many consecutive elements are whole bytes of every output.
+    fn group(&self) -> i64 {
+        self.outputs.iter().map(|(_, dtype)| (8 / dtype.bits() as i64).max(1)).max().unwrap_or(1)
     }
 
     /// Registers of the operands that a thread holds.
@@ -199,10 +205,14 @@ impl Elementwise {
     fn kernel(&self, layout: &Layout, vec: i64, shapes: &Shapes<'_>) -> (String, Launch, Work) {
         let View { dims, strides } = &layout.view;
         let types = self.program.inputs.iter().chain(self.outputs.iter().map(|(_, dtype)| dtype));
-        let least = types.map(|dtype| dtype.bits() as i64 / 8).min().unwrap_or(1);
+        let least = types.map(|dtype| dtype.bits() as i64).min().unwrap_or(8);
+        let in_groups = vec < self.group();
         let deep = |unroll: &i64| {
-            let bytes = vec * unroll * least;
-            bytes <= 32 && self.registers(layout, vec, *unroll) <= 96 && self.code(vec * unroll) <= 96
+            let bits = vec * unroll * least;
+            bits <= 256
+                && !(in_groups && *unroll > 1)
+                && self.registers(layout, vec, *unroll) <= 96
+                && self.code(vec * unroll) <= 96
         };
         let unroll = powers_of_two(4).find(deep).unwrap_or(1);
         let count = layout.view.count();
@@ -227,7 +237,7 @@ impl Elementwise {
         let lists: Vec<Option<&[Expr]>> =
             read.map(|(access, strides)| access.reads_strides().then_some(strides.as_slice())).collect();
         call.lists("s", &lists, As::Index(index));
-        let block = vec * unroll * i64::from(THREADS);
+        let block = vec.max(self.group()) * unroll * i64::from(THREADS);
         let launch = call.launch("pointwise::run", THREADS, count.ceil_div(&Expr::constant(block)));
         let work = self.work(layout, vec, unroll, shapes);
         (format!("{FAMILY}/r{}v{vec}u{unroll}", dims.len()), launch, work)
@@ -246,7 +256,7 @@ impl Elementwise {
         let written: f64 = self.outputs.iter().map(|(_, dtype)| elements * bytes_of(*dtype)).sum();
         let wide = self.program.inputs.iter().zip(&layout.access).filter(|(_, access)| **access != Access::Scalar);
         let requested: f64 = wide.map(|(dtype, _)| bytes_of(*dtype)).sum();
-        let block = (vec * unroll) as f64 * f64::from(THREADS);
+        let block = (vec.max(self.group()) * unroll) as f64 * f64::from(THREADS);
         let steps: f64 = self.program.steps.iter().map(|instr| 2.0 + 20.0 * calls(instr) as f64).sum();
         let rank = layout.view.dims.len() as f64;
         let chunk = 8.0 + 12.0 * (rank - 1.0) + 6.0 * (self.inputs.len() + self.outputs.len()) as f64;
@@ -305,6 +315,7 @@ impl Elementwise {
 fn calls(instr: &Instr) -> i64 {
     let wide = if instr.dtype == DType::F64 { 6 } else { 1 };
     match instr.op {
+        ScalarOp::Cast if instr.dtype.is_storage() => 1,
         ScalarOp::Identity
         | ScalarOp::Neg
         | ScalarOp::Abs

@@ -58,12 +58,35 @@ fn what_nobody_wants_is_not_computed() {
     assert_eq!(elementwise.outputs, [(Place::output(1), DType::F16)]);
 }
 
-#[test]
-fn storage_types_are_refused() {
-    let mut problem = add("n", "n", "n");
-    problem.kind = Kind::Pointwise(Program::single(ScalarOp::Add, DType::I4, &[DType::I4; 2]));
+/// The keys of the kernels that convert a tensor of these extents.
+fn conversion(from: DType, to: DType, dims: &str) -> Vec<String> {
+    let (x, y) = (Operand { dtype: from, ..operand(dims) }, Operand { dtype: to, ..operand(dims) });
+    let kind = Kind::Pointwise(Program::single(ScalarOp::Cast, to, &[from]));
+    let problem = Problem { kind, inputs: vec![Some(x)], outputs: vec![Some(y)] };
     let arch = "sm_80".parse().expect("a known architecture");
     let answer = with_shapes(|shapes| answer(&problem, arch, shapes));
-    assert!(answer.candidates.is_empty());
-    assert_eq!(answer.refusals[0].reason, "i4 is a storage type, which kernels do not compute with");
+    assert!(answer.refusals.is_empty());
+    answer.candidates.into_iter().map(|candidate| candidate.key).collect()
+}
+
+#[test]
+fn packed_results_are_written_in_whole_bytes() {
+    assert_eq!(conversion(DType::F32, DType::I4, "n 7"), ["pointwise/r1v8u4", "pointwise/r1v4u4", "pointwise/r1v1u1"]);
+    assert_eq!(conversion(DType::F64, DType::U2, "n 7"), ["pointwise/r1v4u4", "pointwise/r1v1u1"]);
+    assert_eq!(conversion(DType::I2, DType::I8, "n 7"), ["pointwise/r1v16u4", "pointwise/r1v8u4", "pointwise/r1v1u4"]);
+    // Rows of 6 are whole bytes of two elements, not of four; rows of 7 are neither.
+    let rows = |dtype, row: &str| {
+        let shape = |dims: &str| dims.replace("row", row);
+        let mut problem = add(&shape("n row"), &shape("row"), &shape("n row"));
+        let steps = vec![
+            Instr::binary(ScalarOp::Add, DType::F16, Arg::Input(0), Arg::Input(1)),
+            Instr::unary(ScalarOp::Cast, dtype, Arg::Step(0)),
+        ];
+        problem.kind = Kind::Pointwise(Program { inputs: vec![DType::F16; 2], steps, outputs: vec![Arg::Step(1)] });
+        problem.outputs = vec![Some(Operand { dtype, ..operand(&shape("n row")) })];
+        let elementwise = elementwise(&problem).expect("operands").expect("a program");
+        with_shapes(|shapes| elementwise.widest(&elementwise.layout(shapes), shapes))
+    };
+    assert_eq!((rows(DType::U4, "6"), rows(DType::U4, "7")), (2, 1));
+    assert_eq!((rows(DType::U2, "6"), rows(DType::U2, "8")), (1, 8));
 }

@@ -4,7 +4,7 @@ use lapidary::ir::Graph;
 use lapidary::ir::eval::Tensor;
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{ReduceKind, ScalarOp};
-use lapidary_templates::{Kind, Problem};
+use lapidary_templates::{Kind, Problem, Program};
 
 /// xorshift64* (S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled").
 struct Noise(u64);
@@ -102,6 +102,7 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
         (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
         // Means that cancel say nothing of the sum.
         (Kind::Norm(_), 0) => plain(dtype, dims, Domain::Positive, noise),
+        (Kind::Pointwise(program), _) if converts_to_storage(program) => plain(dtype, dims, Domain::Whole, noise),
         (Kind::Pointwise(program), _) if program.steps.iter().any(|step| partial(step.op)) => {
             plain(dtype, dims, Domain::Positive, noise)
         }
@@ -115,6 +116,12 @@ enum Domain {
     Any,
     /// From one half to one and a half, or from 1 to 8.
     Positive,
+    /// Every code of the types of at most 8 bits; of the others numbers of every magnitude, infinities and NaN.
+    Whole,
+}
+
+fn converts_to_storage(program: &Program) -> bool {
+    program.inputs.iter().chain(program.steps.iter().map(|step| &step.dtype)).any(|dtype| dtype.is_storage())
 }
 
 fn reduced(kind: ReduceKind) -> Domain {
@@ -134,18 +141,52 @@ fn partial(op: ScalarOp) -> bool {
 
 fn plain(dtype: DType, dims: Vec<usize>, domain: Domain, noise: &mut Noise) -> Tensor {
     let count = dims.iter().product();
+    if let Domain::Whole = domain {
+        return whole(dtype, dims, noise);
+    }
     if dtype.is_float() {
         let value = |noise: &mut Noise| match domain {
             Domain::Any => 2.0 * noise.unit() - 1.0,
-            Domain::Positive => 0.5 + noise.unit(),
+            Domain::Positive | Domain::Whole => 0.5 + noise.unit(),
         };
         return Tensor::from_f64s(dtype, dims, &(0..count).map(|_| value(noise)).collect::<Vec<_>>());
     }
     let (from, to) = match (domain, dtype) {
         (_, DType::Bool) => (0, 2),
-        (Domain::Positive, _) => (1, 8),
+        (Domain::Positive | Domain::Whole, _) => (1, 8),
         (Domain::Any, _) if dtype.is_signed_int() => (-8, 8),
         (Domain::Any, _) => (0, 16),
     };
     Tensor::from_i64s(dtype, dims, &(0..count).map(|_| noise.whole(from, to)).collect::<Vec<_>>())
+}
+
+fn whole(dtype: DType, dims: Vec<usize>, noise: &mut Noise) -> Tensor {
+    let count = dims.iter().product();
+    if dtype.is_float() && dtype.bits() > 8 {
+        let value = |noise: &mut Noise| match noise.whole(0, 16) {
+            0 => f64::INFINITY,
+            1 => f64::NEG_INFINITY,
+            2 => f64::NAN,
+            // What the small formats tell apart, ties included: three bits of mantissa, and one more.
+            3..=9 => {
+                let sign = if noise.whole(0, 2) == 0 { 1.0 } else { -1.0 };
+                sign * noise.whole(0, 33) as f64 * 2f64.powi(noise.whole(-24, 14) as i32)
+            }
+            10 => (2.0 * noise.unit() - 1.0) * 2f64.powi(noise.whole(-140, 128) as i32),
+            _ => (2.0 * noise.unit() - 1.0) * 2f64.powi(noise.whole(-12, 12) as i32),
+        };
+        return Tensor::from_f64s(dtype, dims, &(0..count).map(|_| value(noise)).collect::<Vec<_>>());
+    }
+    if dtype.is_float() {
+        let mut bytes: Vec<u8> = (0..dtype.bytes(count)).map(|_| (noise.next() >> 40) as u8).collect();
+        // The bits behind the last element are zero.
+        if let (Some(last), used @ 1..) = (bytes.last_mut(), count * dtype.bits() % 8) {
+            *last &= (1u8 << used) - 1;
+        }
+        return Tensor::new(dtype, dims, bytes).expect("as many bytes as the type asks for");
+    }
+    let shift = |noise: &mut Noise| noise.whole(0, 64);
+    let value =
+        |noise: &mut Noise| if dtype == DType::Bool { noise.whole(0, 2) } else { noise.next() as i64 >> shift(noise) };
+    Tensor::from_i64s(dtype, dims, &(0..count).map(|_| value(noise)).collect::<Vec<_>>())
 }

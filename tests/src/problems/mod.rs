@@ -4,6 +4,7 @@ mod data;
 mod dense;
 mod graph;
 mod memory;
+mod storage;
 
 use lapidary_runtime::DType;
 use lapidary_templates::{Operand, Problem};
@@ -13,7 +14,7 @@ pub use graph::{Spread, graph};
 
 /// Every problem with a name; names are not unique.
 pub fn all() -> Vec<(&'static str, Problem)> {
-    [dense::matmuls(), dense::convs(), dense::transposed(), memory::problems()].concat()
+    [dense::matmuls(), dense::convs(), dense::transposed(), memory::problems(), storage::problems()].concat()
 }
 
 /// Operands are written as their extents: `b s 64`.

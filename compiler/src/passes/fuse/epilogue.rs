@@ -2,7 +2,7 @@
 //!
 //! Does: `g(conv(x, w), y) -> conv_g(x, w, y)`. Needs: pointwise regions, so that `g` is the whole chain.
 //! Keeps: types. Not here: operands of `g` that broadcast along anything but the channel, which the kernels' epilogues
-//! do not address.
+//! do not address; operands and results of storage types, of which an epilogue would have to find parts of bytes.
 
 use super::pointwise::{merge_equal, pointwise};
 use crate::ir::{Graph, NodeId, Op, Patch, Program, Ref, Type, ValueId};
@@ -25,7 +25,9 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
             super::only_user(graph, product) == Some(id) && inputs.iter().filter(|v| **v == product).count() == 1;
         let same_shape = graph.ty(product).dims == graph.ty(result).dims;
         let others = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, value)| *value);
-        let reachable = others.clone().all(|value| addressable(graph.ty(value), graph.ty(result), channel));
+        let whole = |value: ValueId| !graph.ty(value).dtype.is_storage();
+        let reachable = whole(result)
+            && others.clone().all(|value| whole(value) && addressable(graph.ty(value), graph.ty(result), channel));
         if !(sole && same_shape && reachable) || super::is_derived(graph, product) {
             continue;
         }
