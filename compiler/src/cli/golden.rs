@@ -107,6 +107,7 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         | Op::Norm(_)
         | Op::GroupNorm(_)
         | Op::Reshape(_)
+        | Op::BitCast(_)
         | Op::Transpose(_)
         | Op::Expand(_)
         | Op::Slice { .. }

@@ -202,6 +202,11 @@ impl<'g> Builder<'g> {
         if self.ty(x).dims == dims { Ok(x) } else { self.node(Op::Reshape(dims), &[x]) }
     }
 
+    /// The bits of `x` as elements of `dtype`, which has as many.
+    pub fn bit_cast(&mut self, x: ValueId, dtype: DType) -> Built {
+        if self.ty(x).dtype == dtype { Ok(x) } else { self.node(Op::BitCast(dtype), &[x]) }
+    }
+
     /// `x` with axes of extent 1 put in so that its result has `rank` axes, behind the existing ones.
     pub fn append_axes(&mut self, x: ValueId, rank: usize) -> Built {
         let mut dims = self.dims(x);

@@ -141,7 +141,7 @@ impl Lowering<'_> {
         for id in graph.order() {
             let node = graph.node(id);
             match &node.op {
-                Op::Reshape(_) => self.reshape(graph, node, tensors),
+                Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
                 Op::If { then_region, else_region } => {
                     self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
                 }
@@ -156,10 +156,10 @@ impl Lowering<'_> {
         }
     }
 
-    /// A reshape is another view of its operand's buffer.
-    fn reshape(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors) {
+    /// Another shape, or another type of the same bits, is another view of the operand's buffer.
+    fn view(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors) {
         let (Some(Some(input)), Some(Some(output))) = (node.inputs.first(), node.outputs.first()) else {
-            crate::bug!("a reshape without operand or result");
+            crate::bug!("a view without operand or result");
         };
         let operand = self.tensor(graph, *input, tensors);
         let buffer = self.program.tensor(operand).buffer;
@@ -353,7 +353,7 @@ impl Lowering<'_> {
 /// The kernel problem of an operation; `None` for views and control flow.
 fn kind_of(op: &Op) -> Option<Kind> {
     let kind = match op {
-        Op::Reshape(_) | Op::If { .. } => return None,
+        Op::Reshape(_) | Op::BitCast(_) | Op::If { .. } => return None,
         Op::Pointwise(program) => Kind::Pointwise(program.clone()),
         Op::MatMul(spec, epilogue) => Kind::MatMul(*spec, epilogue.clone()),
         Op::Conv(spec, epilogue) => Kind::Conv(*spec, epilogue.clone()),

@@ -305,6 +305,7 @@ enum Rounds {
 fn rounds(op: &Op) -> Rounds {
     match op {
         Op::Reshape(_)
+        | Op::BitCast(_)
         | Op::Transpose(_)
         | Op::Expand(_)
         | Op::Slice { .. }

@@ -67,6 +67,10 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::Softmax(spec) => norm::softmax(spec, x.get(0)?),
         Op::Norm(spec) => norm::norm(spec, x.get(0)?, x.optional(1), x.optional(2)),
         Op::GroupNorm(spec) => norm::group_norm(spec, x.get(0)?, x.get(1)?, x.get(2)?),
+        Op::BitCast(dtype) => {
+            let x = x.get(0)?;
+            Tensor::new(*dtype, x.dims.clone(), x.bytes.clone()).map(|y| vec![y])
+        }
         Op::Reshape(dims) => x.get(0)?.reshaped(extents(dims)?).map(|y| vec![y]),
         Op::Transpose(spec) => movement::transpose(spec, x.get(0)?),
         Op::Expand(dims) => movement::expand(extents(dims)?, x.get(0)?),

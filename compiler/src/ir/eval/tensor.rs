@@ -106,7 +106,7 @@ impl Tensor {
     }
 
     /// A tensor of `dims` from doubles. Floats are rounded once, to nearest even; beyond the range they become
-    /// infinity, or with the 8- and 4-bit types the largest number. Integers are truncated and saturate, NaN gives 0.
+    /// infinity, or with the 8- and 4-bit types the largest number (an infinity of E5M2 stays one). Integers are truncated and saturate, NaN gives 0.
     /// `bool` is `!= 0`. The caller gives as many values as `dims` say.
     pub fn from_f64s(dtype: DType, dims: Vec<usize>, values: &[f64]) -> Tensor {
         debug_assert_eq!(dims.iter().product::<usize>(), values.len());
@@ -196,14 +196,15 @@ impl Values {
     }
 }
 
-/// `value` rounded to the float type, as a double; integer types leave it as it is.
+/// `value` converted to the float type, as a double: rounded, and saturated where the type has at most 8 bits. Integer
+/// types leave it as it is.
 pub(super) fn round_float(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F32 => f64::from(value as f32),
         DType::F16 => f64::from(F16::from_f64(value).to_f32()),
         DType::BF16 => f64::from(BF16::from_f64(value).to_f32()),
         DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 | DType::F4E2M1 => {
-            lowp::decode_float(dtype, lowp::encode_float(dtype, value))
+            lowp::decode_float(dtype, lowp::encode_float(dtype, lowp::saturate(dtype, value)))
         }
         DType::F64
         | DType::I64

@@ -26,6 +26,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::Softmax(_)
         | Op::Norm(_)
         | Op::GroupNorm(_)
+        | Op::BitCast(_)
         | Op::Transpose(_)
         | Op::Concat { .. }
         | Op::Gather { .. }

@@ -91,6 +91,7 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::Norm(spec) => reduce::norm(spec, inputs, cx),
         Op::GroupNorm(spec) => reduce::group_norm(spec, inputs, cx),
         Op::Reshape(dims) => movement::reshape(dims, inputs, cx),
+        Op::BitCast(dtype) => movement::bit_cast(*dtype, inputs),
         Op::Transpose(spec) => movement::transpose(spec, inputs),
         Op::Expand(dims) => movement::expand(dims, inputs, cx),
         Op::Slice { starts, steps, dims } => movement::slice(starts, steps, dims, inputs, cx),

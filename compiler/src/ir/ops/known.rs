@@ -75,6 +75,7 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::Softmax(_)
         | Op::Norm(_)
         | Op::GroupNorm(_)
+        | Op::BitCast(_)
         | Op::Concat { .. }
         | Op::Pad { .. }
         | Op::Gather { .. }

@@ -14,6 +14,7 @@ pub use extents::{extents_of, symbols_of};
 pub use infer::{Inference, check_bytes, infer};
 pub use known::known;
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::{
     ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
     Softmax, Transpose,
@@ -43,6 +44,8 @@ pub enum Op {
     GroupNorm(GroupNorm),
     /// The same elements in the same order under another shape.
     Reshape(Vec<Expr>),
+    /// The same bits as elements of this type, which has as many and is not `bool`.
+    BitCast(DType),
     Transpose(Transpose),
     /// Broadcasts to this shape.
     Expand(Vec<Expr>),
@@ -140,6 +143,7 @@ impl Op {
             Op::Norm(_) => "norm",
             Op::GroupNorm(_) => "group_norm",
             Op::Reshape(_) => "reshape",
+            Op::BitCast(_) => "bit_cast",
             Op::Transpose(_) => "transpose",
             Op::Expand(_) => "expand",
             Op::Slice { .. } => "slice",

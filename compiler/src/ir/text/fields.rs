@@ -189,6 +189,7 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.field("epsilon", &mut spec.epsilon)
         }
         Op::Transpose(spec) => permutation(spec, f),
+        Op::BitCast(dtype) => f.field("to", dtype),
         Op::Reshape(dims) | Op::Expand(dims) => f.field("dims", dims),
         Op::Slice { starts, steps, dims } => {
             f.field("starts", starts)?;
@@ -334,6 +335,7 @@ pub(super) fn blanks() -> Vec<Op> {
         Op::Norm(Norm { kind: NormKind::Layer, axis: 0, epsilon }),
         Op::GroupNorm(GroupNorm { groups: 1, epsilon }),
         Op::Reshape(Vec::new()),
+        Op::BitCast(DType::U8),
         Op::Transpose(Transpose { rank: 0, perm: [0; MAX_RANK] }),
         Op::Expand(Vec::new()),
         Op::Slice { starts: Vec::new(), steps: Vec::new(), dims: Vec::new() },

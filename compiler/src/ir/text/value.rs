@@ -45,6 +45,16 @@ impl Text for f32 {
     }
 }
 
+impl Text for DType {
+    fn print(&self, out: &mut Printer) {
+        out.text += self.name();
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<DType, String> {
+        reader.dtype()
+    }
+}
+
 /// A number with its type as a suffix: `0.5f32`, `-1i64`.
 impl Text for Scalar {
     fn print(&self, out: &mut Printer) {

@@ -1,14 +1,12 @@
-//! Arithmetic, comparison, logic and conversion, element by element (ONNX "Elementwise" operators). Operands broadcast as
-//! in numpy. Activations, which have parameters, are in [`super::activation`].
+//! Arithmetic, comparison and logic, element by element (ONNX "Elementwise" operators). Operands broadcast as in numpy.
+//! Activations, which have parameters, are in [`super::activation`], conversions in [`super::convert`].
 
-use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ScalarOp};
 
 use super::entry::{binary, op, unary, variadic};
-use super::{Cx, Fault, Imported, OpDef, one, operands};
+use super::{Cx, Imported, OpDef, one, operands};
 use crate::ir::ValueId;
 use crate::ir::builder::Built;
-use crate::onnx::dtype_of;
 
 pub const DEFS: &[OpDef] = &[
     unary("Abs", 6, |cx| map(cx, ScalarOp::Abs)),
@@ -64,8 +62,6 @@ pub const DEFS: &[OpDef] = &[
     op("Where", 9, (3, 3), choose),
     unary("Clip", 6, clip_to_attributes),
     op("Clip", 11, (1, 3), clip_to_operands),
-    unary("Cast", 6, cast),
-    binary("CastLike", 15, cast_like),
 ];
 
 fn map(cx: &mut Cx<'_, '_>, op: ScalarOp) -> Imported {
@@ -180,43 +176,4 @@ fn clip_to_operands(cx: &mut Cx<'_, '_>) -> Imported {
     one(cx.b.program(&inputs, |p| {
         steps.into_iter().fold(Arg::Input(0), |x, (op, bound)| p.push(op, &[x, Arg::Input(bound)]))
     })?)
-}
-
-fn cast(cx: &mut Cx<'_, '_>) -> Imported {
-    let to = cx.attrs.int("to")?;
-    // A number that is no i32 is no element type either, and is reported as one.
-    let dtype = dtype_of(i32::try_from(to).unwrap_or(i32::MAX), cx.attrs.at())?;
-    convert(cx, dtype)
-}
-
-fn cast_like(cx: &mut Cx<'_, '_>) -> Imported {
-    let like = cx.input(1)?;
-    let dtype = cx.b.dtype(like);
-    convert(cx, dtype)
-}
-
-fn convert(cx: &mut Cx<'_, '_>, dtype: DType) -> Imported {
-    check_saturation(cx, dtype)?;
-    if cx.attrs.str_or("round_mode", "up")? != "up" && dtype == DType::F8E8M0 {
-        return Err(Fault::unsupported(
-            "casts to f8e8m0 that do not round up are not supported",
-            "leave the attribute round_mode at its default",
-        ));
-    }
-    let x = cx.input(0)?;
-    // Packed integers wrap around, also when a float is converted to them (ONNX Cast, its backend tests).
-    let x = if dtype.is_int() && dtype.bits() < 8 && cx.b.dtype(x).is_float() { cx.b.cast(x, DType::I32)? } else { x };
-    one(cx.b.cast(x, dtype)?)
-}
-
-/// Conversions to 8-bit floats saturate here, which is the default in ONNX.
-pub(super) fn check_saturation(cx: &Cx<'_, '_>, dtype: DType) -> Result<(), Fault> {
-    let applies = dtype.is_float() && dtype.bits() == 8;
-    if cx.attrs.flag_or("saturate", 1)? || !applies {
-        return Ok(());
-    }
-    Err(Fault::unsupported(
-        format!("conversions to {dtype} with saturate = 0 are not supported"),
-        "leave the attribute saturate at its default, 1",
-    ))
 }

@@ -10,6 +10,7 @@ mod constant;
 mod constants;
 mod control;
 mod conv;
+mod convert;
 mod counted;
 mod deform;
 mod einsum;
@@ -241,6 +242,7 @@ pub fn one(value: ValueId) -> Imported {
 /// Every operator, group by group.
 pub const GROUPS: &[&[OpDef]] = &[
     elementwise::DEFS,
+    convert::DEFS,
     activation::DEFS,
     softmax::DEFS,
     reduce::DEFS,

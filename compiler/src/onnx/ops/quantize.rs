@@ -7,7 +7,7 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ReduceKind, ScalarOp};
 
-use super::elementwise::check_saturation;
+use super::convert::Conversion;
 use super::entry::op;
 use super::{Cx, Fault, Imported, OpDef, one};
 use crate::ir::builder::{Built, ProgramWriter};
@@ -26,7 +26,7 @@ fn quantize(cx: &mut Cx<'_, '_>) -> Imported {
     let precision = dtype_attribute(cx, "precision")?;
     let zero_type = cx.optional(2).map(|zero| cx.b.dtype(zero));
     let dtype = zero_type.or(asked).unwrap_or(DType::U8);
-    check_saturation(cx, dtype)?;
+    let conversion = Conversion::of(cx, dtype)?;
     let math = if precision == Some(DType::F64) { DType::F64 } else { DType::F32 };
     apply(cx, |p, x, scale, zero| {
         let (x, scale) = (p.cast(x, math), p.cast(scale, math));
@@ -40,7 +40,7 @@ fn quantize(cx: &mut Cx<'_, '_>) -> Imported {
             }
             None => rounded,
         };
-        p.cast(shifted, dtype)
+        conversion.push(p, shifted)
     })
 }
 

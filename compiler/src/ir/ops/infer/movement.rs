@@ -19,6 +19,15 @@ pub(super) fn reshape(dims: &[Expr], inputs: &[Option<&Type>], cx: &mut Inferenc
     Ok(vec![result])
 }
 
+/// The size of an element stays. A `bool` is 0 or 1, which bits of another type need not be.
+pub(super) fn bit_cast(dtype: DType, inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {
+    let x = Operands::only(inputs)?;
+    if x.dtype.bits() != dtype.bits() || dtype == DType::Bool {
+        return Err(format!("the bits of {} are not taken for {dtype}", x.dtype));
+    }
+    Ok(vec![tensor(dtype, x.dims.clone())])
+}
+
 pub(super) fn transpose(spec: &Transpose, inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {
     let x = Operands::only(inputs)?;
     let rank = usize::from(spec.rank);

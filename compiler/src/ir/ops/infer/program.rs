@@ -159,7 +159,7 @@ fn rule(op: ScalarOp) -> Rule {
     use ScalarOp::*;
     let any: fn(DType) -> bool = |_| true;
     let boolean: fn(DType) -> bool = |dtype| dtype == DType::Bool;
-    let register: fn(DType) -> bool = |dtype| dtype == DType::Bool || is_arithmetic(dtype);
+    let comparable: fn(DType) -> bool = |dtype| dtype == DType::Bool || is_arithmetic(dtype);
     let (operand, others): (fn(DType) -> bool, Others) = match op {
         Identity | Cast => (any, Others::Same),
         Neg | Abs | Sign | Add | Sub | Mul | Div | Mod | Fmod | Min | Max | Less | LessEqual | Greater
@@ -171,8 +171,8 @@ fn rule(op: ScalarOp) -> Rule {
         }
         BitNot | BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => (is_arithmetic_int, Others::Same),
         Not | And | Or | Xor => (boolean, Others::Same),
-        Equal | NotEqual => (register, Others::Same),
-        Select => (register, Others::Branches),
+        Equal | NotEqual => (comparable, Others::Same),
+        Select => (any, Others::Branches),
     };
     Rule { operand, others }
 }

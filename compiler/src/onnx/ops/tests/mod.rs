@@ -3,6 +3,7 @@
 //! What ONNX's own backend cases cover is not repeated here: these tests are about symbolic extents, faults, operators
 //! without such cases, and paths that the cases do not reach.
 
+mod convert;
 mod counted;
 mod fixture;
 mod layers;
