@@ -122,7 +122,7 @@ impl Call {
         let value = match place {
             Place::Input(k, at) => Param::Input(*k, at.clone()),
             Place::Output(k, at) => Param::Output(*k, at.clone()),
-            Place::Workspace(k) => Param::Workspace(*k),
+            Place::Workspace(k) => Param::Workspace(*k, Expr::constant(0)),
             Place::Absent => return "nullptr".to_owned(),
         };
         self.args.pointer(ctype, name, value);
@@ -248,7 +248,7 @@ mod tests {
         );
         let expected = [
             Param::Input(0, Expr::constant(3)),
-            Param::Workspace(1),
+            Param::Workspace(1, Expr::constant(0)),
             Param::I32(Expr::symbol("n")),
             Param::I64(Expr::constant(1)),
             Param::F32(0.5),

@@ -50,8 +50,8 @@ pub enum Param {
     Input(usize, Expr),
     /// The address of result `0`, plus `1` elements; null where the result is absent.
     Output(usize, Expr),
-    /// The address of scratch buffer `0`.
-    Workspace(usize),
+    /// The address of scratch buffer `0`, plus `1` bytes.
+    Workspace(usize, Expr),
     I32(Expr),
     I64(Expr),
     F32(f32),

@@ -6,6 +6,7 @@
 
 use crate::arch::Arch;
 use crate::candidate::{Answer, Family, Shapes};
+use crate::packed;
 use crate::problem::Problem;
 
 #[path = "../families/conv/mod.rs"]
@@ -66,6 +67,9 @@ pub const FAMILIES: &[Family] = &[
 
 /// What all families offer for a problem.
 pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
+    if let Some(bytes) = packed::on_bytes(problem) {
+        return Answer::or_refusal("packed", packed::of_bytes(problem, answer(&bytes, arch, shapes), arch, shapes));
+    }
     let mut all = Answer::default();
     for family in FAMILIES {
         let Answer { candidates, refusals } = (family.answer)(problem, arch, shapes);

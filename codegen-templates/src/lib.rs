@@ -11,6 +11,7 @@ pub mod extent;
 pub mod families;
 pub mod headers;
 pub mod package;
+pub mod packed;
 pub mod predict;
 pub mod print;
 pub mod problem;

@@ -134,7 +134,7 @@ impl<'a> Ending<'a> {
         if self.is_whole() {
             self.epilogue.declare(args);
         } else {
-            args.pointer(print::memory_type(self.epilogue.acc), "sums", Param::Workspace(0));
+            args.pointer(print::memory_type(self.epilogue.acc), "sums", Param::Workspace(0, Expr::constant(0)));
         }
     }
 
@@ -158,7 +158,7 @@ pub fn reduce(limits: &Limits, shapes: &Shapes<'_>, epilogue: &Epilogue, split: 
     let width = if fills { 4 } else { 1 };
     let acc = print::memory_type(epilogue.acc);
     let mut args = Args::default();
-    args.pointer(&format!("const {acc}"), "sums", Param::Workspace(0));
+    args.pointer(&format!("const {acc}"), "sums", Param::Workspace(0, Expr::constant(0)));
     epilogue.declare(&mut args);
     args.int("parts", &Expr::from(split.parts));
     args.int("total", sums.count);

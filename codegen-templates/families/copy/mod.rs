@@ -1,7 +1,7 @@
 //! Moves: Transpose, Expand, Slice, Concat, Copy between two views of the same shape, and Pad.
 //!
-//! Elements are raw bytes, so every type of whole bytes is moved alike. Types of part of a byte are copied only as a
-//! whole tensor.
+//! Elements are raw bytes, so every type of whole bytes is moved alike. Types of part of a byte are copied here only as
+//! a whole tensor; [`crate::packed`] spreads them out for the others.
 
 use lapidary_runtime::op::PadMode;
 

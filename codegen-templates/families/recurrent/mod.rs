@@ -168,8 +168,8 @@ fn projection(problem: &Problem, layer: &Layer<'_>, arch: Arch, shapes: &Shapes<
 fn into_scratch(mut launch: Launch) -> Launch {
     for param in &mut launch.params {
         *param = match param {
-            Param::Output(..) => Param::Workspace(0),
-            Param::Workspace(k) => Param::Workspace(*k + 1),
+            Param::Output(..) => Param::Workspace(0, Expr::constant(0)),
+            Param::Workspace(k, at) => Param::Workspace(*k + 1, at.clone()),
             Param::Input(..) | Param::I32(_) | Param::I64(_) | Param::F32(_) => continue,
         };
     }

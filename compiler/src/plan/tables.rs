@@ -230,7 +230,7 @@ impl<'b> Writer<'_, 'b> {
             candidate::Param::Output(k, offset) => {
                 Param::Output(*k as u32, self.bytes(&work.problem.outputs, *k, offset))
             }
-            candidate::Param::Workspace(k) => Param::Output(results + *k as u32, Dim::Const(0)),
+            candidate::Param::Workspace(k, offset) => Param::Output(results + *k as u32, self.dim(offset)),
             candidate::Param::I32(extent) => Param::I32(self.dim(extent)),
             candidate::Param::I64(extent) => Param::I64(self.dim(extent)),
             candidate::Param::F32(value) => Param::F32(*value),

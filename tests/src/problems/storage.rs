@@ -2,7 +2,7 @@
 //! whole bytes, quantization, and moves of parts of bytes.
 
 use lapidary_runtime::DType::{self, BF16, Bool, F16, F32, F64, I8, I32, I64, U8, U64};
-use lapidary_runtime::op::{Arg, Instr, ScalarOp};
+use lapidary_runtime::op::{Arg, Instr, PadMode, ScalarOp, ScatterMode, Transpose};
 use lapidary_templates::{Kind, Operand, Problem, Program};
 
 use super::operand;
@@ -11,7 +11,7 @@ type Problems = Vec<(&'static str, Problem)>;
 
 /// Every problem of these types.
 pub fn problems() -> Problems {
-    [conversions(), rows(), quantization()].into_iter().flatten().collect()
+    [conversions(), rows(), quantization(), moves()].into_iter().flatten().collect()
 }
 
 fn small() -> Vec<DType> {
@@ -117,6 +117,43 @@ fn quantization() -> Problems {
             let inputs = [operand(F32, x), operand(F32, scale), operand(dtype, scale)];
             all.push(("quantize", pointwise(program, &inputs, y)));
         }
+    }
+    all
+}
+
+/// What places elements without looking at them.
+fn moves() -> Problems {
+    let mut all = Problems::new();
+    for dtype in [DType::I4, DType::U2, DType::F4E2M1, DType::F8E8M0] {
+        let mut add = |name, kind, inputs: &[Operand], dims: &str| {
+            let inputs = inputs.iter().cloned().map(Some).collect();
+            all.push((name, Problem { kind, inputs, outputs: vec![Some(operand(dtype, dims))] }));
+        };
+        let exprs = |text: &str| operand(dtype, text).dims;
+        let mut spec = Transpose { rank: 3, perm: [0; 8] };
+        spec.perm[..3].copy_from_slice(&[0, 2, 1]);
+        add("transpose of a storage type", Kind::Transpose(spec), &[operand(dtype, "b 7 s")], "b s 7");
+        let kind = Kind::Slice { starts: exprs("0 1 5"), steps: vec![1, 1, -2] };
+        add("slice of a storage type", kind, &[operand(dtype, "b 4 7")], "b 3 3");
+        let parts = ["b 3 s", "b 1 s", "b 5 s"].map(|dims| operand(dtype, dims));
+        add("concat of a storage type", Kind::Concat { axis: 1 }, &parts, "b 9 s");
+        let kind = Kind::Pad { mode: PadMode::Constant, lo: exprs("0 1") };
+        add("pad of a storage type", kind, &[operand(dtype, "b s"), operand(dtype, "")], "b s+3");
+        let indices = operand(I64, "3 2");
+        add("gather of a storage type", Kind::Gather { axis: 0 }, &[operand(dtype, "s 5"), indices], "3 2 5");
+        let (kind, indices) = (Kind::GatherElements { axis: 1 }, operand(I64, "b 3"));
+        add("gather of elements of a storage type", kind, &[operand(dtype, "b s"), indices], "b 3");
+        let (kind, points) = (Kind::GatherNd { batch_dims: 0 }, operand(I64, "3 2"));
+        add("gather by points of a storage type", kind, &[operand(dtype, "b s 3"), points], "3 3");
+        let (kind, indices) = (Kind::ScatterElements { axis: 1, mode: ScatterMode::Set }, operand(I64, "b 3"));
+        add("scatter to a storage type", kind, &[operand(dtype, "b 7"), indices, operand(dtype, "b 3")], "b 7");
+        let (kind, points) = (Kind::ScatterNd { mode: ScatterMode::Set }, operand(I64, "b 1"));
+        add(
+            "scatter by points to a storage type",
+            kind,
+            &[operand(dtype, "b 5"), points, operand(dtype, "b 5")],
+            "b 5",
+        );
     }
     all
 }
