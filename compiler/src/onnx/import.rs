@@ -5,8 +5,8 @@
 //! constants even where the file lists them as inputs; what an `If` branch needs of the graph around it is an explicit
 //! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
 
+mod item;
 mod regions;
-mod sequences;
 mod typical;
 mod unsupported;
 
@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use lapidary_runtime::op::MAX_RANK;
 
-pub use self::regions::Regions;
-pub use self::sequences::{Item, Sequences};
+pub use self::item::{Item, ItemCx};
 use self::unsupported::Unsupported;
 use super::attrs::Attrs;
+use super::elements::element_name;
 use super::functions;
 use super::inputs::too_many_axes;
-use super::ops::{self, Cx, Fault, Import, Imported, OpDef};
+use super::ops::{self, Cx, Fault, Import, Imported, Items, OpDef};
 use super::proto::{GraphProto, NodeProto};
 use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
@@ -51,6 +51,8 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
     importer.inputs();
     importer.nodes(proto);
     let outputs = importer.outputs(proto);
+    let complete = outputs.len() == proto.output.len() && !outputs.is_empty();
+    let outputs = if complete { importer.output_tensors(outputs) } else { Vec::new() };
     importer.distinct_outputs(&outputs);
     importer.unknown_dims();
     let Importer { mut graphs, mut diagnostics, unsupported, .. } = importer;
@@ -101,31 +103,20 @@ impl Frame {
 
 /// Names and what they stand for; `None` for what could not be imported and has been reported.
 struct Scope {
-    names: BTreeMap<String, Option<ValueId>>,
-    /// Names that stand for sequences, and their elements.
-    sequences: BTreeMap<String, Vec<ValueId>>,
+    names: BTreeMap<String, Option<Item>>,
     /// The graph that the values live in.
     graph: usize,
 }
 
 impl Scope {
-    fn new(names: BTreeMap<String, Option<ValueId>>, graph: usize) -> Scope {
-        Scope { names, sequences: BTreeMap::new(), graph }
+    fn new(names: BTreeMap<String, Option<Item>>, graph: usize) -> Scope {
+        Scope { names, graph }
     }
 }
 
-/// What a node gives.
-enum Results {
-    Values(Vec<Option<ValueId>>),
-    /// The one result of a node that takes or gives sequences.
-    Item(Item),
-}
-
-/// What a name stands for.
+/// What looking for a name gives.
 enum Found {
-    Value(ValueId),
-    /// The elements of a sequence.
-    Sequence(Vec<ValueId>),
+    Item(Item),
     /// It could not be imported, which has been reported.
     Reported,
     Nothing,
@@ -155,10 +146,9 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn bind(&mut self, name: &str, value: Option<ValueId>) {
+    fn bind(&mut self, name: &str, item: Option<Item>) {
         let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
-        let twice = scope.sequences.contains_key(name);
-        if !name.is_empty() && (scope.names.insert(name.to_owned(), value).is_some() || twice) {
+        if !name.is_empty() && scope.names.insert(name.to_owned(), item).is_some() {
             self.complain(
                 Diagnostic::error("E0402", Place::value(name), format!("{} is defined twice", quoted(name)))
                     .why("ONNX graphs are in single-assignment form")
@@ -167,38 +157,17 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn bind_item(&mut self, name: &str, item: Item) {
-        match item {
-            Item::Tensor(value) => self.bind(name, Some(value)),
-            Item::Sequence(values) => {
-                let Some(scope) = self.scopes.last_mut() else { crate::bug!("no names are in sight") };
-                if scope.names.contains_key(name) || scope.sequences.insert(name.to_owned(), values).is_some() {
-                    // Reports that the name is defined twice.
-                    self.bind(name, None);
-                }
-            }
-        }
-    }
-
-    /// Finds a name, and captures its value into the innermost graph.
+    /// Finds a name, and captures its values into the innermost graph.
     fn find(&mut self, name: &str) -> Found {
         let here = self.graphs.len() - 1;
-        for scope in self.scopes.iter().rev() {
-            if let Some(values) = scope.sequences.get(name) {
-                let (values, from) = (values.clone(), scope.graph);
-                let captured = |value| (from + 1..=here).fold(value, |value, graph| self.capture(graph, value));
-                return Found::Sequence(values.into_iter().map(captured).collect());
-            }
-            match scope.names.get(name) {
-                None => {}
-                Some(None) => return Found::Reported,
-                Some(&Some(value)) => {
-                    let from = scope.graph;
-                    return Found::Value((from + 1..=here).fold(value, |value, graph| self.capture(graph, value)));
-                }
+        let scope = self.scopes.iter().rev().find_map(|scope| Some((scope.names.get(name)?.clone(), scope.graph)));
+        match scope {
+            None => Found::Nothing,
+            Some((None, _)) => Found::Reported,
+            Some((Some(item), from)) => {
+                Found::Item(item.map(|value| (from + 1..=here).fold(value, |value, graph| self.capture(graph, value))))
             }
         }
-        Found::Nothing
     }
 
     /// The value in graph `into` that stands for `value` of the graph around it.
@@ -246,7 +215,7 @@ impl<'m> Importer<'m> {
             let constant = Constant { bytes: tensor.data, initializer: Some(name.into()) };
             Some(self.graph().add_constant(name, ty, constant))
         });
-        self.bind(name, value);
+        self.bind(name, value.map(Item::Tensor));
     }
 
     fn inputs(&mut self) {
@@ -277,7 +246,7 @@ impl<'m> Importer<'m> {
                         .help("name the input, or remove it"),
                 );
             }
-            self.bind(&input.name, Some(value));
+            self.bind(&input.name, Some(Item::Tensor(value)));
         }
     }
 
@@ -371,13 +340,8 @@ impl<'m> Importer<'m> {
     }
 
     fn node(&mut self, node: &'m NodeProto) {
-        let imported = self.try_node(node);
-        let outputs = match imported {
-            Ok(Results::Values(outputs)) => outputs,
-            Ok(Results::Item(item)) => {
-                let name = node.output.first().map_or("", String::as_str);
-                return self.bind_item(name, item);
-            }
+        let outputs = match self.try_node(node) {
+            Ok(outputs) => outputs,
             Err(fault) => {
                 self.report(node, fault);
                 for name in &node.output {
@@ -386,15 +350,19 @@ impl<'m> Importer<'m> {
                 return;
             }
         };
-        for (k, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-            let value = outputs.get(k).copied().flatten();
-            match value {
-                Some(value) => {
-                    if self.graph().producer(value).is_some() {
-                        self.graph().set_name(value, name);
+        let mut outputs = outputs.into_iter();
+        for (k, name) in node.output.iter().enumerate() {
+            let item = outputs.next().flatten();
+            if name.is_empty() {
+                continue;
+            }
+            match &item {
+                Some(Item::Tensor(value)) => {
+                    if self.graph().producer(*value).is_some() {
+                        self.graph().set_name(*value, name);
                     }
-                    self.bind(name, Some(value));
                 }
+                Some(Item::Sequence(_) | Item::Absent) => {}
                 None => {
                     self.report(
                         node,
@@ -403,53 +371,39 @@ impl<'m> Importer<'m> {
                             "remove the output from the node if nothing needs it",
                         ),
                     );
-                    self.bind(name, None);
                 }
             }
+            self.bind(name, item);
         }
     }
 
-    fn try_node(&mut self, node: &'m NodeProto) -> std::result::Result<Results, Fault> {
+    fn try_node(&mut self, node: &'m NodeProto) -> Items {
         let attrs = Attrs::new(node)?;
         let opset = self.opset(node.domain());
         let def = ops::find(node.domain(), node.op_type(), opset).ok_or_else(|| unknown_operator(node, opset))?;
-        if let Import::Sequences(import) = def.import {
-            check_count("operands", node.input.len(), def.inputs)?;
-            check_count("results", node.output.len(), def.outputs)?;
-            let origin = self.origin(node);
-            let mut sequences = Sequences { importer: self, attrs, node, origin };
-            let item = import(&mut sequences)?;
-            sequences.attrs.finish()?;
-            return Ok(Results::Item(item));
-        }
-        self.values_of(node, attrs, def, opset).map(Results::Values)
-    }
-
-    /// The results of a node whose operands and results are tensors.
-    fn values_of(&mut self, node: &'m NodeProto, attrs: Attrs<'m>, def: &OpDef, opset: i64) -> Imported {
         let inputs = self.operands(node, def)?;
         check_count("operands", node.input.len(), def.inputs)?;
         check_count("results", node.output.len(), def.outputs)?;
         let origin = self.origin(node);
         let name = node.output.iter().find(|name| !name.is_empty()).map_or("", String::as_str);
-        let wanted = node.output.iter().map(|name| !name.is_empty()).collect();
         match def.import {
             Import::Compose(import) => {
+                let inputs = tensors(node, inputs)?;
+                let wanted = node.output.iter().map(|name| !name.is_empty()).collect();
                 let model = self.model;
                 let in_region = self.graphs.len() > 1;
                 let b = Builder::new(self.graph(), origin, name);
                 let mut cx = Cx { b, attrs, model, opset, inputs, wanted, in_region };
                 let outputs = import(&mut cx)?;
                 cx.attrs.finish()?;
+                Ok(outputs.into_iter().map(|value| value.map(Item::Tensor)).collect())
+            }
+            Import::Items(import) => {
+                let mut context = ItemCx { importer: self, attrs, inputs, node, origin, name };
+                let outputs = import(&mut context)?;
+                context.attrs.finish()?;
                 Ok(outputs)
             }
-            Import::Regions(import) => {
-                let mut regions = Regions { importer: self, attrs, inputs, wanted, origin, name };
-                let outputs = import(&mut regions)?;
-                regions.attrs.finish()?;
-                Ok(outputs)
-            }
-            Import::Sequences(_) => crate::bug!("sequences are imported by themselves"),
         }
     }
 
@@ -458,8 +412,8 @@ impl<'m> Importer<'m> {
         self.model.opset(domain).or_else(of_functions).unwrap_or(0)
     }
 
-    /// The values of a node's operands, all missing ones reported.
-    fn operands(&mut self, node: &NodeProto, def: &OpDef) -> std::result::Result<Vec<Option<ValueId>>, Fault> {
+    /// What a node's operands stand for, all missing ones reported.
+    fn operands(&mut self, node: &NodeProto, def: &OpDef) -> Items {
         let mut inputs = Vec::new();
         let mut missing = Vec::new();
         let mut reported = false;
@@ -469,8 +423,7 @@ impl<'m> Importer<'m> {
                 continue;
             }
             match self.find(name) {
-                Found::Value(value) => inputs.push(Some(value)),
-                Found::Sequence(_) => return Err(is_a_sequence(name)),
+                Found::Item(item) => inputs.push(Some(item)),
                 Found::Reported => reported = true,
                 Found::Nothing => missing.push(quoted(name)),
             }
@@ -516,7 +469,7 @@ impl<'m> Importer<'m> {
     fn unstated(&mut self, node: &NodeProto) -> String {
         let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
         for name in &node.input {
-            if let Found::Value(value) = self.find(name) {
+            if let Found::Item(Item::Tensor(value)) = self.find(name) {
                 names.extend(self.graph().ty(value).dims.iter().flat_map(Expr::symbols));
             }
         }
@@ -532,26 +485,22 @@ impl<'m> Importer<'m> {
 
     fn describe(&mut self, name: &str) -> String {
         match self.find(name) {
-            Found::Value(value) => {
+            Found::Item(Item::Tensor(value)) => {
                 let ty = self.graph().ty(value).clone();
                 format!("{} {}{:?}", quoted(name), ty.dtype, ty.dims)
             }
-            Found::Sequence(values) => format!("{} sequence of {}", quoted(name), values.len()),
+            Found::Item(Item::Sequence(values)) => format!("{} sequence of {}", quoted(name), values.len()),
+            Found::Item(Item::Absent) => format!("{} absent", quoted(name)),
             Found::Reported | Found::Nothing => quoted(name).to_string(),
         }
     }
 
-    fn outputs(&mut self, proto: &GraphProto) -> Vec<(String, ValueId)> {
+    fn outputs(&mut self, proto: &GraphProto) -> Vec<(String, Item)> {
         let mut outputs = Vec::new();
         for info in &proto.output {
             match self.find(info.name()) {
-                Found::Value(value) => outputs.push((info.name().to_owned(), value)),
+                Found::Item(item) => outputs.push((info.name().to_owned(), item)),
                 Found::Reported => {}
-                Found::Sequence(_) => self.complain(
-                    Diagnostic::error("E0408", Place::value(info.name()), "this output is a sequence")
-                        .why("the results of a graph are tensors")
-                        .help("join its elements with ConcatFromSequence, or make each of them an output"),
-                ),
                 Found::Nothing => self.complain(
                     Diagnostic::error("E0408", Place::value(info.name()), "nothing computes this output")
                         .help("the file is damaged, or the exporter that wrote it has a bug"),
@@ -565,6 +514,33 @@ impl<'m> Importer<'m> {
             );
         }
         outputs
+    }
+
+    /// The tensors that are the model's outputs: of a sequence its elements, `NAME.0`, `NAME.1`, ..
+    fn output_tensors(&mut self, outputs: Vec<(String, Item)>) -> Vec<(String, ValueId)> {
+        let mut tensors = Vec::new();
+        let before = self.faults;
+        for (name, item) in outputs {
+            match item {
+                Item::Tensor(value) => tensors.push((name, value)),
+                Item::Sequence(values) => {
+                    tensors.extend(values.into_iter().enumerate().map(|(k, value)| (element_name(&name, k), value)));
+                }
+                Item::Absent => self.complain(
+                    Diagnostic::error("E0408", Place::value(&name), "this output is an optional value that is absent")
+                        .why("the results of a model are tensors, and this one never has a value")
+                        .help("remove the output from the model"),
+                ),
+            }
+        }
+        if tensors.is_empty() && self.faults == before {
+            self.complain(
+                Diagnostic::error("E0408", Place::Model, "the outputs are sequences without elements")
+                    .why("nothing is left to compute")
+                    .help("add an output that is a tensor, or a sequence with elements"),
+            );
+        }
+        tensors
     }
 
     /// Reports outputs of the model that share a name: the emitted crate's results are known by their names.
@@ -604,11 +580,20 @@ fn names_defined(graph: &GraphProto) -> BTreeSet<&str> {
     inputs.chain(stored).chain(computed).collect()
 }
 
-fn is_a_sequence(name: &str) -> Fault {
-    Fault::unsupported(
-        format!("{} is a sequence, and this operator takes tensors here", quoted(name)),
-        "take the elements with SequenceAt or ConcatFromSequence; loops and branches do not carry sequences",
-    )
+/// The tensors that a node's operands are.
+fn tensors(node: &NodeProto, items: Vec<Option<Item>>) -> Imported {
+    let tensor = |(item, name): (Option<Item>, &String)| match item {
+        None => Ok(None),
+        Some(Item::Tensor(value)) => Ok(Some(value)),
+        Some(Item::Sequence(_)) => Err(Fault::unsupported(
+            format!("{} is a sequence, and this operator takes tensors here", quoted(name)),
+            "take the elements with SequenceAt or ConcatFromSequence",
+        )),
+        Some(Item::Absent) => {
+            Err(Fault::Invalid(format!("{} is an optional value that is absent, and is read here", quoted(name))))
+        }
+    };
+    items.into_iter().zip(&node.input).map(tensor).collect()
 }
 
 fn check_count(what: &str, given: usize, (low, high): (usize, usize)) -> std::result::Result<(), Fault> {

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use lapidary_runtime::DType;
 use lapidary_runtime::op::MAX_RANK;
 
+use super::elements::{Structure, structure};
 use super::proto::ValueInfoProto;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::type_proto::Value as TypeValue;
 use super::{Model, dtype_of};
-use crate::diag::{Diagnostic, Diagnostics, Place, Result};
+use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// An input that the caller of a model gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +39,27 @@ pub fn inputs(model: &Model) -> Result<Vec<Input>> {
 
 fn input(info: &ValueInfoProto) -> Result<Input> {
     let at = Place::value(info.name());
-    let Some(TypeValue::TensorType(tensor)) = info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) else {
-        return Err(Diagnostic::error("E0405", at, "an input that is not a tensor")
-            .help("sequences, maps and optionals are not supported as inputs")
+    let refused = |what: &str| Diagnostic::error("E0405", at.clone(), what);
+    let ty = match structure(info.r#type.as_ref()) {
+        Structure::Tensor => info.r#type.as_ref(),
+        // Taken to be there, unless the caller said that it is absent.
+        Structure::OptionalTensor(element) => Some(element),
+        Structure::Sequence(_) | Structure::OptionalSequence(_) => {
+            return Err(refused("a sequence, of which is not said how many elements it has")
+                .why("each number of elements is another graph")
+                .help(format!("state it: --elements {}=COUNT", quoted(info.name()).trim_matches('"')))
+                .into());
+        }
+        Structure::Other => None,
+    };
+    let Some(TypeValue::TensorType(tensor)) = ty.and_then(|ty| ty.value.as_ref()) else {
+        return Err(refused("an input that is not a tensor")
+            .help("maps, sparse tensors and sequences of sequences are not supported as inputs")
             .into());
     };
     let dtype = dtype_of(tensor.elem_type(), &at)?;
     let Some(shape) = &tensor.shape else {
-        return Err(Diagnostic::error("E0405", at, "an input without a shape")
+        return Err(refused("an input without a shape")
             .why("kernels are compiled for a rank")
             .help("give the input a shape, symbolic dimensions where they vary")
             .into());

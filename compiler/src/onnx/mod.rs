@@ -5,6 +5,7 @@
 //! constant factor of the bytes that are really there. Weights are views of the mapped file, never copies.
 
 mod attrs;
+mod elements;
 mod external;
 mod fixed;
 mod functions;
@@ -16,10 +17,12 @@ mod ops;
 pub mod proto;
 mod seeded;
 mod sparse;
+mod stored;
 mod tensor;
 mod wire;
 
 pub use attrs::Attrs;
+pub use elements::{Structure, element_name, structure};
 pub use external::External;
 pub use fixed::{Fixed, Numbers};
 pub use import::import;
@@ -27,4 +30,5 @@ pub use inputs::{Input, inputs};
 pub use load::{Model, OPSETS, load, load_bytes};
 pub use ops::{Operator, operators};
 pub use sparse::{DENSE_LIMIT, densify};
+pub use stored::Stored;
 pub use tensor::{TensorRef, decode, dtype_of};

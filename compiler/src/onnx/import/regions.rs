@@ -1,5 +1,4 @@
-//! Nodes with graphs in their attributes: what their importers see, and how such a graph is imported, in place or as a
-//! region with explicit captures.
+//! Graphs in the attributes of nodes, imported in place or as a region with explicit captures.
 //!
 //! Contract: a region's inputs are its captures, in order; it declares no symbols. Whatever is wrong inside a graph has
 //! been reported when importing it fails, so the fault is empty.
@@ -8,27 +7,18 @@ use std::collections::BTreeMap;
 
 use lapidary_runtime::DType;
 
-use super::{Frame, Importer, Scope};
-use crate::diag::Diagnostics;
-use crate::ir::{Builder, Graph, Op, Origin, Region, ValueId};
-use crate::onnx::attrs::Attrs;
-use crate::onnx::ops::{Fault, Imported};
+use super::{Frame, Importer, Item, ItemCx, Scope};
+use crate::diag::{Diagnostics, quoted};
+use crate::ir::{Graph, Op, Region, ValueId};
+use crate::onnx::ops::{Fault, Items};
 use crate::onnx::proto::GraphProto;
 
-/// A node with graphs in its attributes, while it is imported.
-pub struct Regions<'i, 'm> {
-    pub(super) importer: &'i mut Importer<'m>,
-    pub attrs: Attrs<'m>,
-    pub(super) inputs: Vec<Option<ValueId>>,
-    pub(super) wanted: Vec<bool>,
-    pub(super) origin: Origin,
-    pub(super) name: &'m str,
-}
-
-/// A graph imported as a region: its graph, and the values around it that are its inputs, in order.
+/// A graph imported as a region: its graph, whose outputs are the tensors of its results; the values around it that are
+/// its inputs, in order; and its results.
 pub struct Captured {
     graph: Graph,
     captures: Vec<ValueId>,
+    results: Vec<Item>,
 }
 
 impl Captured {
@@ -46,36 +36,7 @@ impl Captured {
 /// The graphs as they were at some point of an import.
 pub struct Snapshot(Vec<Frame>);
 
-impl<'m> Regions<'_, 'm> {
-    /// Composes operations beside the node.
-    pub fn builder(&mut self) -> Builder<'_> {
-        let origin = self.origin.clone();
-        Builder::new(self.importer.graph(), origin, self.name)
-    }
-
-    /// Operand `k`, which must be there.
-    ///
-    /// # Errors
-    /// One sentence, if it is absent.
-    pub fn input(&self, k: usize) -> std::result::Result<ValueId, Fault> {
-        self.inputs.get(k).copied().flatten().ok_or_else(|| Fault::Invalid(format!("operand {k} is missing")))
-    }
-
-    /// How many results the node lists.
-    pub fn output_count(&self) -> usize {
-        self.wanted.len()
-    }
-
-    /// Operand `k`, where it is there.
-    pub fn optional(&self, k: usize) -> Option<ValueId> {
-        self.inputs.get(k).copied().flatten()
-    }
-
-    /// How many operands the node lists, absent ones among them.
-    pub fn input_count(&self) -> usize {
-        self.inputs.len()
-    }
-
+impl<'m> ItemCx<'_, 'm> {
     /// How many nodes the graph around the node has so far.
     pub fn node_count(&mut self) -> usize {
         self.importer.graph().node_count()
@@ -86,20 +47,34 @@ impl<'m> Regions<'_, 'm> {
     ///
     /// # Errors
     /// Empty diagnostics, as what is wrong has been reported.
-    pub fn inline(&mut self, proto: &'m GraphProto, bindings: &[(&str, ValueId)]) -> Imported {
+    pub fn inline(&mut self, proto: &'m GraphProto, bindings: Vec<(&str, Item)>) -> Result<Vec<Item>, Fault> {
         let graph = self.importer.graphs.len() - 1;
-        let names = bindings.iter().map(|&(name, value)| (name.to_owned(), Some(value))).collect();
+        let names = bindings.into_iter().map(|(name, item)| (name.to_owned(), Some(item))).collect();
         self.importer.scopes.push(Scope::new(names, graph));
         let outputs = self.importer.body(proto);
         self.importer.scopes.pop();
         outputs
     }
 
+    /// As [`Self::inline`], where operands and results are tensors.
+    ///
+    /// # Errors
+    /// As there, and where a result is no tensor.
+    pub fn inline_tensors(
+        &mut self,
+        proto: &'m GraphProto,
+        bindings: &[(&str, ValueId)],
+    ) -> Result<Vec<ValueId>, Fault> {
+        let bindings = bindings.iter().map(|&(name, value)| (name, Item::Tensor(value))).collect();
+        let results = self.inline(proto, bindings)?;
+        results.into_iter().zip(&proto.output).map(|(item, info)| tensor(item, info.name())).collect()
+    }
+
     /// Imports `proto` as a graph of its own.
     ///
     /// # Errors
     /// Empty diagnostics, as what is wrong has been reported.
-    pub fn region(&mut self, proto: &'m GraphProto) -> std::result::Result<Captured, Fault> {
+    pub fn region(&mut self, proto: &'m GraphProto) -> Result<Captured, Fault> {
         let mut graph = Graph::new(proto.name());
         graph.symbols = self.importer.graph().symbols_inside();
         let index = self.importer.graphs.len();
@@ -110,12 +85,14 @@ impl<'m> Regions<'_, 'm> {
         let Some(Frame { mut graph, inputs, .. }) = self.importer.graphs.pop() else {
             crate::bug!("a region's graph is gone")
         };
-        for (info, value) in proto.output.iter().zip(outputs?) {
-            let Some(value) = value else { crate::bug!("a region's output has no value") };
-            graph.add_output(info.name(), value);
+        let results = outputs?;
+        for (info, item) in proto.output.iter().zip(&results) {
+            for &value in item.values() {
+                graph.add_output(info.name(), value);
+            }
         }
         graph.symbols.clear();
-        Ok(Captured { graph, captures: inputs })
+        Ok(Captured { graph, captures: inputs, results })
     }
 
     /// The graphs as they are, for [`Self::restore`].
@@ -130,7 +107,7 @@ impl<'m> Regions<'_, 'm> {
     }
 
     /// Refuses results whose extents differ for every shape; those that may be equal become constraints.
-    fn check_extents(&mut self, then_region: &Captured, else_region: &Captured) -> std::result::Result<(), Fault> {
+    fn check_extents(&mut self, then_region: &Captured, else_region: &Captured) -> Result<(), Fault> {
         let pairs = then_region.graph.outputs().iter().zip(else_region.graph.outputs()).enumerate();
         for (k, ((_, a), (_, b))) in pairs {
             let (a, b) = (then_region.graph.ty(*a), else_region.graph.ty(*b));
@@ -154,11 +131,13 @@ impl<'m> Regions<'_, 'm> {
     ///
     /// # Errors
     /// The branches' results do not agree.
-    pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Imported {
+    pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Items {
+        check_structures(&then_region.results, &else_region.results)?;
         self.check_extents(&then_region, &else_region)?;
+        let structure = then_region.results.clone();
         let mut captures = then_region.captures.clone();
         captures.extend(else_region.captures.iter().filter(|value| !then_region.captures.contains(value)));
-        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own }| {
+        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own, results: _ }| {
             let outer = self.importer.graph();
             let inputs = captures.iter().map(|value| match own.iter().position(|captured| captured == value) {
                 Some(k) => graph.inputs()[k],
@@ -174,14 +153,45 @@ impl<'m> Regions<'_, 'm> {
         let [then_region, else_region] = regions;
         let mut inputs = vec![Some(condition)];
         inputs.extend(captures.into_iter().map(Some));
-        let wanted = self.output_count();
-        Ok(self.builder().node_with(Op::If { then_region, else_region }, &inputs, wanted)?)
+        let wanted = structure.iter().map(|item| item.values().len()).sum();
+        let values = self.builder().node_with(Op::If { then_region, else_region }, &inputs, wanted)?;
+        let mut values = values.into_iter().flatten();
+        let mut next = |_| values.next().unwrap_or_else(|| crate::bug!("an If has fewer results than its branches"));
+        Ok(structure.into_iter().map(|item| Some(item.map(&mut next))).collect())
     }
+}
+
+/// Refuses results of two branches of which one is a sequence of another length, or absent.
+fn check_structures(then_results: &[Item], else_results: &[Item]) -> Result<(), Fault> {
+    let what = |item: &Item| match item {
+        Item::Tensor(_) => "a tensor".to_owned(),
+        Item::Sequence(values) => format!("a sequence of {}", values.len()),
+        Item::Absent => "absent".to_owned(),
+    };
+    for (k, (a, b)) in then_results.iter().zip(else_results).enumerate() {
+        let (a, b) = (what(a), what(b));
+        if a != b {
+            return Err(Fault::unsupported(
+                format!("output {k} of the branches is {a} in one and {b} in the other"),
+                "make both branches give one number of elements, or make the condition a constant",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn tensor(item: Item, name: &str) -> Result<ValueId, Fault> {
+    let what = match item {
+        Item::Tensor(value) => return Ok(value),
+        Item::Sequence(_) => "a sequence",
+        Item::Absent => "an absent optional value",
+    };
+    Err(Fault::Invalid(format!("the result {} of the body is {what}, and must be a tensor", quoted(name))))
 }
 
 impl<'m> Importer<'m> {
     /// Imports the initializers, nodes and outputs of a graph in an attribute.
-    fn body(&mut self, proto: &'m GraphProto) -> Imported {
+    fn body(&mut self, proto: &'m GraphProto) -> Result<Vec<Item>, Fault> {
         let before = self.faults;
         self.initializers(proto);
         self.nodes(proto);
@@ -189,6 +199,6 @@ impl<'m> Importer<'m> {
         if self.faults > before || outputs.len() != proto.output.len() {
             return Err(Fault::Attribute(Diagnostics::new()));
         }
-        Ok(outputs.into_iter().map(|(_, value)| Some(value)).collect())
+        Ok(outputs.into_iter().map(|(_, item)| item).collect())
     }
 }

@@ -18,14 +18,14 @@ use crate::onnx::dtype_of;
 pub const DEFS: &[OpDef] = &[OpDef { outputs: (1, 4), ..op("Attention", 23, (3, 7), attention) }];
 
 /// The operands with heads as their second axis, keys and values with what was cached in front.
-struct Heads {
+pub(super) struct Heads {
     /// `[batch, heads of queries, length of queries, size]`
-    q: ValueId,
+    pub(super) q: ValueId,
     /// `[batch, heads of keys, length in all, size]`
-    k: ValueId,
-    v: ValueId,
+    pub(super) k: ValueId,
+    pub(super) v: ValueId,
     /// How many keys were cached.
-    past: Option<Expr>,
+    pub(super) past: Option<Expr>,
 }
 
 fn attention(cx: &mut Cx<'_, '_>) -> Imported {
@@ -42,7 +42,8 @@ fn attention(cx: &mut Cx<'_, '_>) -> Imported {
         Some(number) => dtype_of(i32::try_from(number).unwrap_or(i32::MAX), cx.attrs.at())?,
     };
     let bias = bias(cx, &heads)?;
-    let product = scores(cx, &heads)?;
+    let scale = cx.attrs.float_opt("scale")?.map(f64::from);
+    let product = scores(&mut cx.b, &heads, scale)?;
     let capped = if softcap > 0.0 { capped(&mut cx.b, product, softcap)? } else { product };
     let biased = match bias {
         Some(bias) => cx.b.binary(ScalarOp::Add, capped, bias)?,
@@ -91,11 +92,17 @@ fn heads(cx: &mut Cx<'_, '_>, rank: usize) -> Result<Heads, Fault> {
             return Err("past_key and past_value are given together or not at all".into());
         }
     };
-    let (of_q, of_k) = (cx.b.dims(q)[1].clone(), cx.b.dims(k)[1].clone());
+    check_groups(&cx.b, q, k)?;
+    Ok(Heads { q, k, v, past })
+}
+
+/// Each head of keys serves a whole number of heads of queries.
+pub(super) fn check_groups(b: &Builder<'_>, q: ValueId, k: ValueId) -> Result<(), Fault> {
+    let (of_q, of_k) = (b.dims(q)[1].clone(), b.dims(k)[1].clone());
     if of_q != of_k && of_q.exact_div(&of_k).is_none() {
         return Err(format!("{of_q} heads of queries are no multiple of {of_k} heads of keys").into());
     }
-    Ok(Heads { q, k, v, past })
+    Ok(())
 }
 
 /// `[batch, length, heads * size]` as `[batch, heads, length, size]`.
@@ -124,10 +131,9 @@ fn grouped(b: &mut Builder<'_>, x: ValueId, groups: &Expr) -> Built {
     b.reshape(x, vec![dims[0].clone(), groups.clone(), rows, dims[3].clone()])
 }
 
-/// Q K^T * scale
-fn scores(cx: &mut Cx<'_, '_>, heads: &Heads) -> Result<ValueId, Fault> {
-    let (q_dims, k_dims) = (cx.b.dims(heads.q), cx.b.dims(heads.k));
-    let given = cx.attrs.float_opt("scale")?.map(f64::from);
+/// Q K^T * scale, where a scale that is not given is 1 / sqrt(size).
+pub(super) fn scores(b: &mut Builder<'_>, heads: &Heads, given: Option<f64>) -> Result<ValueId, Fault> {
+    let (q_dims, k_dims) = (b.dims(heads.q), b.dims(heads.k));
     let scale = match (given, q_dims[3].as_const()) {
         (Some(scale), _) => scale,
         (None, Some(size)) => 1.0 / (size as f64).sqrt(),
@@ -139,11 +145,11 @@ fn scores(cx: &mut Cx<'_, '_>, heads: &Heads) -> Result<ValueId, Fault> {
         }
     };
     // Scaled first, so that products of halves stay in their range.
-    let q = cx.b.program(&[heads.q], |p| p.push(ScalarOp::Mul, &[Arg::Input(0), p.imm(Arg::Input(0), scale)]))?;
-    let q = grouped(&mut cx.b, q, &k_dims[1])?;
+    let q = b.program(&[heads.q], |p| p.push(ScalarOp::Mul, &[Arg::Input(0), p.imm(Arg::Input(0), scale)]))?;
+    let q = grouped(b, q, &k_dims[1])?;
     let spec = MatMul { transpose_a: false, transpose_b: true, math: Math::Exact };
-    let product = cx.b.node(Op::MatMul(spec, None), &[q, heads.k])?;
-    Ok(cx.b.reshape(product, vec![q_dims[0].clone(), q_dims[1].clone(), q_dims[2].clone(), k_dims[2].clone()])?)
+    let product = b.node(Op::MatMul(spec, None), &[q, heads.k])?;
+    Ok(b.reshape(product, vec![q_dims[0].clone(), q_dims[1].clone(), q_dims[2].clone(), k_dims[2].clone()])?)
 }
 
 /// softcap * tanh(x / softcap)
@@ -156,7 +162,7 @@ fn capped(b: &mut Builder<'_>, x: ValueId, softcap: f64) -> Built {
 }
 
 /// The rows of V, weighted.
-fn weighted(b: &mut Builder<'_>, shares: ValueId, heads: &Heads) -> Built {
+pub(super) fn weighted(b: &mut Builder<'_>, shares: ValueId, heads: &Heads) -> Built {
     let (dims, v_dims) = (b.dims(shares), b.dims(heads.v));
     let shares = grouped(b, shares, &v_dims[1])?;
     let v = b.cast(heads.v, b.dtype(shares))?;

@@ -7,9 +7,9 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
 
 use super::constants::constant_value;
-use super::{Fault, Import, Imported, MANY, OpDef};
+use super::{Fault, Import, Items, MANY, OpDef};
 use crate::ir::{Builder, Expr, Op, ValueId};
-use crate::onnx::import::Regions;
+use crate::onnx::import::{Item, ItemCx};
 use crate::onnx::proto::GraphProto;
 
 pub const DEFS: &[OpDef] = &[with_graphs("If", 1, (1, 1), branch), with_graphs("Loop", 1, (2, MANY), repeat)];
@@ -18,12 +18,12 @@ const fn with_graphs(
     name: &'static str,
     since: i64,
     inputs: (usize, usize),
-    import: fn(&mut Regions<'_, '_>) -> Imported,
+    import: fn(&mut ItemCx<'_, '_>) -> Items,
 ) -> OpDef {
-    OpDef { domain: "", name, since, inputs, outputs: (1, MANY), import: Import::Regions(import) }
+    OpDef { domain: "", name, since, inputs, outputs: (1, MANY), import: Import::Items(import) }
 }
 
-fn branch(r: &mut Regions<'_, '_>) -> Imported {
+fn branch(r: &mut ItemCx<'_, '_>) -> Items {
     let (then_branch, else_branch) = (r.attrs.graph("then_branch")?, r.attrs.graph("else_branch")?);
     let condition = r.input(0)?;
     for proto in [then_branch, else_branch] {
@@ -34,18 +34,22 @@ fn branch(r: &mut Regions<'_, '_>) -> Imported {
         }
     }
     match known_int(r, condition) {
-        Some(0) => r.inline(else_branch, &[]),
-        Some(_) => r.inline(then_branch, &[]),
+        Some(0) => taken(r, else_branch),
+        Some(_) => taken(r, then_branch),
         None => undecided(r, condition, then_branch, else_branch),
     }
 }
 
+fn taken<'m>(r: &mut ItemCx<'_, 'm>, branch: &'m GraphProto) -> Items {
+    Ok(r.inline(branch, Vec::new())?.into_iter().map(Some).collect())
+}
+
 fn undecided<'m>(
-    r: &mut Regions<'_, 'm>,
+    r: &mut ItemCx<'_, 'm>,
     condition: ValueId,
     then_branch: &'m GraphProto,
     else_branch: &'m GraphProto,
-) -> Imported {
+) -> Items {
     let on_shapes = compared_extents(&r.builder(), condition).map(|compared| (compared, r.snapshot()));
     // Both are imported before either fails, so that both are reported.
     let (then_region, else_region) = (r.region(then_branch), r.region(else_branch));
@@ -54,7 +58,7 @@ fn undecided<'m>(
         Some((compared, before)) if !then_region.same_kind(&else_region) => {
             r.restore(before);
             r.builder().require_equal(&compared.left, &compared.right)?;
-            r.inline(if compared.then_if_equal { then_branch } else { else_branch }, &[])
+            taken(r, if compared.then_if_equal { then_branch } else { else_branch })
         }
         Some(_) | None => r.branch(condition, then_region, else_region),
     }
@@ -103,7 +107,7 @@ fn compared_extents(b: &Builder<'_>, condition: ValueId) -> Option<Compared> {
 }
 
 /// The one element of a value, if it is a constant; a `bool` is 0 or 1.
-fn known_int(r: &mut Regions<'_, '_>, value: ValueId) -> Option<i64> {
+fn known_int(r: &mut ItemCx<'_, '_>, value: ValueId) -> Option<i64> {
     let b = r.builder();
     let elements = b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))?;
     match elements.as_slice() {
@@ -118,9 +122,9 @@ pub(super) const MAX_ROUNDS: i64 = 64;
 /// A graph of this many nodes is not made larger by another round.
 pub(super) const MAX_NODES: usize = 1 << 17;
 
-fn repeat(r: &mut Regions<'_, '_>) -> Imported {
+fn repeat(r: &mut ItemCx<'_, '_>) -> Items {
     let body = r.attrs.graph("body")?;
-    let limit = match r.optional(0) {
+    let limit = match r.optional(0)? {
         None => None,
         Some(limit) => {
             let rounds = known_int(r, limit).ok_or_else(|| open_ended("the number of rounds depends on the data"))?;
@@ -132,9 +136,9 @@ fn repeat(r: &mut Regions<'_, '_>) -> Imported {
             Some(rounds)
         }
     };
-    let mut states: Vec<ValueId> = (2..r.input_count()).map(|k| r.input(k)).collect::<Result<_, _>>()?;
+    let mut states: Vec<Item> = (2..r.input_count()).map(|k| r.item(k)).collect::<Result<_, _>>()?;
     let scans = check_body(r, body, states.len())?;
-    let mut condition = r.optional(1);
+    let mut condition = r.optional(1)?;
     let watched = condition.is_some();
     let mut collected: Vec<Vec<ValueId>> = vec![Vec::new(); scans];
     for round in 0.. {
@@ -151,24 +155,34 @@ fn repeat(r: &mut Regions<'_, '_>) -> Imported {
         if round >= MAX_ROUNDS || r.node_count() > MAX_NODES {
             return Err(open_ended(format!("it has more than the {MAX_ROUNDS} rounds that are unrolled")));
         }
-        let results = one_round(r, body, round, &states)?;
-        condition = results.first().copied().filter(|_| watched);
-        for (k, &value) in results.iter().skip(1).enumerate() {
-            match k.checked_sub(states.len()) {
-                None => states[k] = value,
-                Some(scan) => collected[scan].push(value),
+        let mut results = one_round(r, body, round, &states)?.into_iter();
+        condition = match results.next() {
+            Some(Item::Tensor(goes_on)) => Some(goes_on).filter(|_| watched),
+            Some(Item::Sequence(_) | Item::Absent) | None => {
+                return Err("the first output of the body, whether the loop goes on, is no tensor".into());
+            }
+        };
+        for (k, item) in results.enumerate() {
+            match (k.checked_sub(states.len()), item) {
+                (None, item) => states[k] = item,
+                (Some(scan), Item::Tensor(value)) => collected[scan].push(value),
+                (Some(scan), Item::Sequence(_) | Item::Absent) => {
+                    return Err(
+                        format!("what the loop collects as output {scan} behind its states is no tensor").into()
+                    );
+                }
             }
         }
     }
-    let mut outputs: Vec<Option<ValueId>> = states.into_iter().map(Some).collect();
+    let mut outputs: Vec<Option<Item>> = states.into_iter().map(Some).collect();
     for values in collected {
-        outputs.push(Some(stacked(r, &values)?));
+        outputs.push(Some(Item::Tensor(stacked(r, &values)?)));
     }
     Ok(outputs)
 }
 
 /// The body has an operand and a result for each state; the answer is how many results it collects besides.
-fn check_body(r: &Regions<'_, '_>, body: &GraphProto, states: usize) -> Result<usize, Fault> {
+fn check_body(r: &ItemCx<'_, '_>, body: &GraphProto, states: usize) -> Result<usize, Fault> {
     if body.input.len() != states + 2 {
         return Err(format!("the body has {} inputs, and {} are needed", body.input.len(), states + 2).into());
     }
@@ -183,21 +197,22 @@ fn check_body(r: &Regions<'_, '_>, body: &GraphProto, states: usize) -> Result<u
 
 /// The body's outputs in one round: the condition, the states, and what is collected.
 fn one_round<'m>(
-    r: &mut Regions<'_, 'm>,
+    r: &mut ItemCx<'_, 'm>,
     body: &'m GraphProto,
     round: i64,
-    states: &[ValueId],
-) -> Result<Vec<ValueId>, Fault> {
+    states: &[Item],
+) -> Result<Vec<Item>, Fault> {
     let mut b = r.builder();
-    let mut operands = vec![b.scalar(Scalar::int(DType::I64, round)), b.scalar(Scalar::int(DType::Bool, 1))];
+    let mut operands = vec![
+        Item::Tensor(b.scalar(Scalar::int(DType::I64, round))),
+        Item::Tensor(b.scalar(Scalar::int(DType::Bool, 1))),
+    ];
     operands.extend_from_slice(states);
-    let bindings: Vec<(&str, ValueId)> = body.input.iter().map(|info| info.name()).zip(operands).collect();
-    let outputs = r.inline(body, &bindings)?;
-    Ok(outputs.into_iter().flatten().collect())
+    r.inline(body, body.input.iter().map(|info| info.name()).zip(operands).collect())
 }
 
 /// The values of all rounds along a new first axis.
-fn stacked(r: &mut Regions<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault> {
+fn stacked(r: &mut ItemCx<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault> {
     if values.is_empty() {
         return Err(open_ended("it has no rounds, so the extents of what it collects are not known"));
     }

@@ -23,7 +23,6 @@ pub const DEFS: &[OpDef] = &[
     unary("Erf", 9, |cx| map(cx, ScalarOp::Erf)),
     unary("Exp", 6, |cx| map(cx, ScalarOp::Exp)),
     unary("Floor", 6, |cx| map(cx, ScalarOp::Floor)),
-    unary("Identity", 1, |cx| one(cx.input(0)?)),
     unary("IsInf", 10, is_inf),
     unary("IsNaN", 9, |cx| map(cx, ScalarOp::IsNan)),
     unary("Log", 6, |cx| map(cx, ScalarOp::Log)),

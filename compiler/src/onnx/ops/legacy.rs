@@ -31,7 +31,7 @@ pub const DEFS: &[OpDef] = &[
 fn as_next(cx: &mut Cx<'_, '_>, name: &str) -> Imported {
     match find("", name, NEXT).map(|def| def.import) {
         Some(Import::Compose(import)) => import(cx),
-        Some(Import::Regions(_) | Import::Sequences(_)) | None => {
+        Some(Import::Items(_)) | None => {
             crate::bug!("{name} is not composed in operator set {NEXT}")
         }
     }

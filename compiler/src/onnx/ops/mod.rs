@@ -16,12 +16,14 @@ mod deform;
 mod einsum;
 mod elementwise;
 mod entry;
+mod flex_attention;
 mod gather;
 mod generate;
 mod legacy;
 mod linear_attention;
 mod loss;
 mod matmul;
+mod mel;
 mod norm;
 mod operands;
 mod pad;
@@ -55,7 +57,7 @@ use std::sync::OnceLock;
 
 use super::Model;
 use super::attrs::Attrs;
-use super::import::{Item, Regions, Sequences};
+use super::import::{Item, ItemCx};
 use crate::ir::{Builder, Expr, ValueId};
 
 /// An ONNX operator, from one operator set version on.
@@ -78,10 +80,8 @@ pub struct OpDef {
 pub enum Import {
     /// By composing operations.
     Compose(fn(&mut Cx<'_, '_>) -> Imported),
-    /// By importing the graphs in its attributes too.
-    Regions(fn(&mut Regions<'_, '_>) -> Imported),
-    /// By taking or giving sequences, whose elements are known while compiling.
-    Sequences(fn(&mut Sequences<'_, '_>) -> Result<Item, Fault>),
+    /// By taking or giving sequences and optional values too, or by importing the graphs in its attributes.
+    Items(fn(&mut ItemCx<'_, '_>) -> Items),
 }
 
 /// Any number of operands or results.
@@ -89,6 +89,9 @@ pub const MANY: usize = usize::MAX;
 
 /// The results of an operator in ONNX's order; a `None`, or one left out at the end, is not computed.
 pub type Imported = Result<Vec<Option<ValueId>>, Fault>;
+
+/// As [`Imported`], where results may be sequences or absent; operands too.
+pub type Items = Result<Vec<Option<Item>>, Fault>;
 
 /// Why a node cannot be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +242,11 @@ pub fn one(value: ValueId) -> Imported {
     Ok(vec![Some(value)])
 }
 
+/// One result, a tensor, of an importer of [`Items`].
+pub fn one_tensor(value: ValueId) -> Items {
+    Ok(vec![Some(Item::Tensor(value))])
+}
+
 /// Every operator, group by group.
 pub const GROUPS: &[&[OpDef]] = &[
     elementwise::DEFS,
@@ -249,6 +257,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     matmul::DEFS,
     einsum::DEFS,
     attention::DEFS,
+    flex_attention::DEFS,
     linear_attention::DEFS,
     cache::DEFS,
     shape::DEFS,
@@ -266,6 +275,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     loss::DEFS,
     recurrent::DEFS,
     signal::DEFS,
+    mel::DEFS,
     resize::DEFS,
     sample::DEFS,
     roi::DEFS,

@@ -17,10 +17,12 @@ use crate::onnx::{import, load_bytes};
 use crate::profiles::Profiles;
 
 /// A model under construction.
+#[derive(Clone)]
 pub struct Case {
     graph: GraphProto,
     opset: i64,
     profiles: Profiles,
+    elements: Vec<(&'static str, usize)>,
 }
 
 /// An attribute's value.
@@ -30,14 +32,16 @@ pub enum Attr {
     Float(f32),
     Text(&'static str),
     Texts(&'static [&'static str]),
+    /// A graph: the case's, without its operator set.
+    Graph(Case),
 }
 
 impl Case {
-    /// A model of this operator set, and of `com.microsoft` 1.
+    /// A model of this operator set, and of `com.microsoft` and `ai.onnx.preview` 1.
     pub fn new(opset: i64) -> Case {
         let output = ValueInfoProto { name: Some("y".to_owned()), r#type: None };
         let graph = GraphProto { output: vec![output], ..GraphProto::default() };
-        Case { graph, opset, profiles: Profiles::new() }
+        Case { graph, opset, profiles: Profiles::new(), elements: Vec::new() }
     }
 
     /// An input; `dims` are numbers and symbols.
@@ -50,6 +54,37 @@ impl Case {
         let tensor = type_proto::Tensor { elem_type: Some(number(dtype)), shape: Some(TensorShapeProto { dim }) };
         let ty = TypeProto { value: Some(Value::TensorType(tensor)) };
         self.graph.input.push(ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty) });
+        self
+    }
+
+    /// The outputs, instead of `y`; names are parted by spaces.
+    pub fn outputs(mut self, names: &str) -> Case {
+        let info = |name: &str| ValueInfoProto { name: Some(name.to_owned()), r#type: None };
+        self.graph.output = names.split(' ').map(info).collect();
+        self
+    }
+
+    /// The number of elements of an input that is a sequence, as on the command line.
+    pub fn elements(mut self, name: &'static str, count: usize) -> Case {
+        self.elements.push((name, count));
+        self
+    }
+
+    /// Makes the last input a sequence of what it was.
+    pub fn sequence(mut self) -> Case {
+        let last = self.graph.input.last_mut().expect("an input");
+        let element = last.r#type.take().map(Box::new);
+        last.r#type =
+            Some(TypeProto { value: Some(Value::SequenceType(Box::new(type_proto::Sequence { elem_type: element }))) });
+        self
+    }
+
+    /// Makes the last input optional.
+    pub fn maybe(mut self) -> Case {
+        let last = self.graph.input.last_mut().expect("an input");
+        let element = last.r#type.take().map(Box::new);
+        last.r#type =
+            Some(TypeProto { value: Some(Value::OptionalType(Box::new(type_proto::Optional { elem_type: element }))) });
         self
     }
 
@@ -77,10 +112,13 @@ impl Case {
         self
     }
 
-    /// A node; names are parted by spaces, and `_` is an absent one. `com.microsoft` operators are written so.
+    /// A node; names are parted by spaces, `_` is an absent one, and an empty text has none. `com.microsoft` operators are written so.
     pub fn node(mut self, op: &str, inputs: &str, outputs: &str, attrs: &[(&str, Attr)]) -> Case {
         let names = |text: &str| {
-            text.split(' ').map(|name| if name == "_" { String::new() } else { name.to_owned() }).collect()
+            text.split(' ')
+                .filter(|_| !text.is_empty())
+                .map(|name| if name == "_" { String::new() } else { name.to_owned() })
+                .collect()
         };
         let (domain, op) = op.split_once("::").unwrap_or(("", op));
         self.graph.node.push(NodeProto {
@@ -101,17 +139,26 @@ impl Case {
         let proto = ModelProto {
             ir_version: Some(10),
             graph: Some(self.graph.clone()),
-            opset_import: vec![opset("", self.opset), opset("com.microsoft", 1)],
+            opset_import: vec![opset("", self.opset), opset("com.microsoft", 1), opset("ai.onnx.preview", 1)],
             ..ModelProto::default()
         };
-        import(&load_bytes(proto.encode_to_vec().into(), None)?, &self.profiles)
+        let mut model = load_bytes(proto.encode_to_vec().into(), None)?;
+        for (name, count) in &self.elements {
+            model.set_elements(name, *count)?;
+        }
+        import(&model, &self.profiles)
     }
 
     /// The output on the given inputs.
     pub fn run(&self, inputs: &[Tensor]) -> Tensor {
+        self.run_all(inputs).into_iter().next().expect("an output").1
+    }
+
+    /// All outputs on the given inputs, with their names.
+    pub fn run_all(&self, inputs: &[Tensor]) -> Vec<(String, Tensor)> {
         let graph = self.import().unwrap_or_else(|found| panic!("{found}"));
         let outputs = eval::run(&graph, inputs).unwrap_or_else(|error| panic!("{error}"));
-        outputs.into_iter().next().expect("an output")
+        graph.outputs().iter().map(|(name, _)| name.clone()).zip(outputs).collect()
     }
 
     /// The output's extents.
@@ -151,6 +198,10 @@ fn attribute(name: &str, value: &Attr) -> AttributeProto {
         Attr::Texts(texts) => {
             let strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
             AttributeProto { strings, r#type: of(AttributeType::Strings), ..named }
+        }
+        Attr::Graph(case) => {
+            let graph = Some(Box::new(case.graph.clone()));
+            AttributeProto { g: graph, r#type: of(AttributeType::Graph), ..named }
         }
         Attr::Text(text) => {
             AttributeProto { s: Some(text.as_bytes().to_vec()), r#type: of(AttributeType::String), ..named }

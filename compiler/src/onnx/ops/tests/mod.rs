@@ -5,6 +5,7 @@
 
 mod convert;
 mod counted;
+mod bodies;
 mod fixture;
 mod layers;
 mod movement;

@@ -79,8 +79,12 @@ fn lengths_and_presence_are_constants() {
 
 #[test]
 fn what_is_no_tensor_is_named() {
-    let output = three().node("SequenceConstruct", "a b c", "y", &[]);
-    assert_eq!(output.fault(), "this output is a sequence");
+    let output = three().node("Optional", "_", "y", &[]);
+    assert_eq!(output.fault(), "this output is an optional value that is absent");
+    let output = three().node("SequenceEmpty", "", "y", &[]);
+    assert_eq!(output.fault(), "the outputs are sequences without elements");
+    let taken = three().node("Optional", "_", "o", &[]).node("OptionalGetElement", "o", "y", &[]);
+    assert_eq!(taken.fault(), "the optional value is absent, and its element is taken");
     let operand = three().node("SequenceConstruct", "a b c", "s", &[]).node("Relu", "s", "y", &[]);
     assert_eq!(operand.fault(), "\"s\" is a sequence, and this operator takes tensors here");
     let tensor = three().node("SequenceLength", "a", "y", &[]);
@@ -90,4 +94,47 @@ fn what_is_no_tensor_is_named() {
     assert_eq!(twice.fault(), "\"s\" is defined twice");
     let beyond = three().constant("at", scalar(3)).node("SequenceConstruct", "a b c", "s", &[]);
     assert_eq!(beyond.node("SequenceAt", "s at", "y", &[]).fault(), "there is no position 3 among 3");
+}
+
+#[test]
+fn an_output_that_is_a_sequence_is_an_output_for_each_element() {
+    let case = three().node("SequenceConstruct", "c a", "y", &[]);
+    let [a, b, c] = inputs();
+    assert_eq!(case.run_all(&[a.clone(), b, c.clone()]), [("y.0".to_owned(), c), ("y.1".to_owned(), a)]);
+    let taken = three().outputs("y z").node("SequenceConstruct", "a", "y", &[]).node("Relu", "b", "y.0", &[]);
+    let taken = taken.node("Relu", "b", "z", &[]).outputs("y y.0");
+    assert_eq!(taken.fault(), "\"y.0\" is an output twice");
+}
+
+#[test]
+fn an_input_that_is_a_sequence_is_an_input_for_each_element() {
+    let case = Case::new(18).input("x", DType::F32, &["n", "2"]).sequence().input("at", DType::I64, &[]).maybe();
+    let case = case.node("ConcatFromSequence", "x", "y", &[("axis", Attr::Int(0))]);
+    assert_eq!(case.fault(), "a sequence, of which is not said how many elements it has");
+    let two = case.clone().elements("x", 2);
+    let graph = two.import().unwrap_or_else(|found| panic!("{found}"));
+    let names: Vec<String> = graph.inputs().iter().map(|&input| graph.value(input).name.to_string()).collect();
+    assert_eq!(names, ["x.0", "x.1", "at"]);
+    // One dimension of the element's type is one of each element.
+    assert_eq!(two.dims(), ["x.0.0 + x.1.0", "2"]);
+    let got = two.run(&[counted(&[3, 2]), counted(&[1, 2]), scalar(0)]);
+    assert_eq!(got.to_f64s(), [counted(&[3, 2]).to_f64s(), counted(&[1, 2]).to_f64s()].concat());
+    assert_eq!(case.clone().elements("x", 1025).fault(), "\"x\" cannot have 1025 elements");
+    assert_eq!(case.clone().elements("at", 2).fault(), "\"at\" cannot have 2 elements");
+    assert_eq!(case.elements("y", 2).fault(), "\"y\" cannot have 2 elements");
+}
+
+#[test]
+fn an_optional_input_is_there_unless_the_caller_says_that_it_is_absent() {
+    let case = Case::new(18).input("x", DType::F32, &["2"]).maybe().input("z", DType::F32, &["2"]);
+    let case = case.node("OptionalHasElement", "x", "there", &[]).node("Not", "there", "y", &[]);
+    let x = floats(&[2], &[1.0, 2.0]);
+    assert_eq!(case.run(&[x.clone(), x.clone()]).to_i64s(), [0]);
+    assert_eq!(case.clone().elements("x", 1).run(&[x.clone(), x.clone()]).to_i64s(), [0]);
+    assert_eq!(case.elements("x", 0).run(&[x]).to_i64s(), [1]);
+    let sequence = Case::new(18).input("x", DType::F32, &["2"]).sequence().maybe();
+    let sequence = sequence.node("OptionalGetElement", "x", "s", &[]).node("SequenceLength", "s", "y", &[]);
+    let x = floats(&[2], &[1.0, 2.0]);
+    assert_eq!(sequence.clone().elements("x", 2).run(&[x.clone(), x]).to_i64s(), [2]);
+    assert_eq!(sequence.elements("x", 0).fault(), "the optional value is absent, and its element is taken");
 }
