@@ -28,6 +28,7 @@ pub struct Compiler {
     precision: String,
     dims: Vec<(String, Range)>,
     values: Vec<(String, String)>,
+    elements: Vec<(String, usize)>,
     cuda: Option<PathBuf>,
     contents: Contents,
     out_dir: Option<PathBuf>,
@@ -67,6 +68,7 @@ impl Compiler {
             precision: "fp32".to_owned(),
             dims: Vec::new(),
             values: Vec::new(),
+            elements: Vec::new(),
             cuda: None,
             contents: Contents::Plans,
             out_dir: None,
@@ -110,6 +112,13 @@ impl Compiler {
         self
     }
 
+    /// How many elements an input that is a sequence has: it becomes the inputs `NAME.0`, `NAME.1`, .. For an optional
+    /// input, 0 says that it is absent.
+    pub fn elements(mut self, input: impl Into<String>, count: usize) -> Compiler {
+        self.elements.push((input.into(), count));
+        self
+    }
+
     /// The CUDA toolkit (or the NVRTC library, or the nvcc) that compiles the kernels; by default what `CUDA_HOME` or
     /// else `NVCC` names.
     pub fn cuda(mut self, toolkit: impl Into<PathBuf>) -> Compiler {
@@ -142,6 +151,9 @@ impl Compiler {
         cargo::rerun_if_changed(&self.model)?;
         let (out_dir, options) = self.checked()?;
         let mut model = onnx::load(&self.model)?;
+        for (input, count) in &self.elements {
+            model.set_elements(input, *count)?;
+        }
         self.fix_inputs(&mut model)?;
         let beside = self.model.parent().unwrap_or(Path::new(""));
         for location in model.external.mapped() {

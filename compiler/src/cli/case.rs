@@ -3,13 +3,13 @@
 //! Two forms are read: `manifest.json` with `golden.npz`, and ONNX's `test_data_set_N/{input,output}_K.pb`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lapidary::diag::{Place, quoted};
 use lapidary::ir::eval::Tensor;
-use lapidary::onnx::{self, Fixed, Model, Numbers};
+use lapidary::onnx::proto::ValueInfoProto;
+use lapidary::onnx::{self, Fixed, Model, Numbers, Stored, Structure, structure};
 use lapidary::profiles::Profiles;
-use prost::Message;
 use serde::Deserialize;
 
 use super::{Failure, npy};
@@ -71,15 +71,20 @@ struct ManifestTensor {
 }
 
 impl CaseDir {
-    /// Reads the cases in `dir`: at least one, and each names inputs and outputs that the model has.
+    /// Reads the cases in `dir`: at least one, and each names inputs and outputs that the model has. The
+    /// sequences among the inputs get the numbers of elements in `elements`, or where `dir` has ONNX's data sets those
+    /// that they have in the first.
     ///
     /// # Errors
     /// The folder, or a file in it, is not what it should be: the call is at fault.
-    pub fn read(dir: &Path, model: &Model) -> Result<CaseDir, Failure> {
-        let inputs = onnx::inputs(model)?;
+    pub fn read(dir: &Path, model: &mut Model, elements: &[(String, usize)]) -> Result<CaseDir, Failure> {
         let found = if dir.join("manifest.json").is_file() {
+            for (name, count) in elements {
+                model.set_elements(name, *count)?;
+            }
+            let inputs = onnx::inputs(model)?;
             let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
-            let mut found = from_manifest(dir, &names, &output_names(model))?;
+            let mut found = from_manifest(dir, &names, &model.graph().output)?;
             for case in &mut found.cases {
                 for (tensor, input) in case.inputs.iter_mut().zip(&inputs) {
                     // Archives hold a scalar as a vector of one.
@@ -89,8 +94,13 @@ impl CaseDir {
                 }
             }
             found
+        } else if !elements.is_empty() {
+            return Err(Failure::usage(
+                "--elements is given for data sets",
+                "leave it out: the sequences in them tell",
+            ));
         } else {
-            let cases = data_sets(dir, model, inputs.len())?;
+            let cases = data_sets(dir, model)?;
             CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } }
         };
         if found.cases.is_empty() {
@@ -150,12 +160,18 @@ impl CaseDir {
     }
 }
 
-/// The names of the model's outputs, in order.
-fn output_names(model: &Model) -> Vec<String> {
-    model.graph().output.iter().map(|info| info.name().to_owned()).collect()
+/// Whether the model may have an output of this name: one that it lists, or an element of a sequence that it lists.
+fn may_be_output(outputs: &[ValueInfoProto], name: &str) -> bool {
+    outputs.iter().any(|info| match structure(info.r#type.as_ref()) {
+        Structure::Sequence(_) | Structure::OptionalSequence(_) => {
+            let element = name.strip_prefix(info.name()).and_then(|rest| rest.strip_prefix('.'));
+            element.is_some_and(|element| element.parse::<usize>().is_ok())
+        }
+        Structure::Tensor | Structure::OptionalTensor(_) | Structure::Other => info.name() == name,
+    })
 }
 
-fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<CaseDir, Failure> {
+fn from_manifest(dir: &Path, inputs: &[String], outputs: &[ValueInfoProto]) -> Result<CaseDir, Failure> {
     let path = dir.join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
     let manifest: Manifest = serde_json::from_str(&text).map_err(|error| Failure::file(&path, error))?;
@@ -163,10 +179,10 @@ fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<Ca
     let mut wrong = Vec::new();
     let mut cases = Vec::new();
     for (k, case) in manifest.cases.iter().enumerate() {
-        let mut tensors = |what: &str, items: &[ManifestTensor], names: &[String]| {
+        let mut tensors = |what: &str, items: &[ManifestTensor], is_name: &dyn Fn(&str) -> bool| {
             let mut found = BTreeMap::new();
             for item in items {
-                match (names.contains(&item.name), golden.get(&item.key)) {
+                match (is_name(&item.name), golden.get(&item.key)) {
                     (true, Some(tensor)) => drop(found.insert(item.name.clone(), tensor.clone())),
                     (true, None) => wrong.push(format!("case {k}: golden.npz has no array {}", quoted(&item.key))),
                     (false, _) => wrong.push(format!("case {k}: the model has no {what} {}", quoted(&item.name))),
@@ -174,8 +190,8 @@ fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<Ca
             }
             found
         };
-        let mut given = tensors("input", &case.inputs, inputs);
-        let expected = tensors("output", &case.outputs, outputs);
+        let mut given = tensors("input", &case.inputs, &|name| inputs.iter().any(|input| input == name));
+        let expected = tensors("output", &case.outputs, &|name| may_be_output(outputs, name));
         let missing = inputs.iter().filter(|name| !given.contains_key(*name));
         wrong.extend(missing.map(|name| format!("case {k}: the input {} has no array", quoted(name))));
         cases.push(Case {
@@ -186,9 +202,10 @@ fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<Ca
     }
     if !wrong.is_empty() {
         let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let outputs: Vec<String> = outputs.iter().map(|info| info.name().to_owned()).collect();
         return Err(Failure::usage(
             format!("{}: {}", path.display(), wrong.join("; ")),
-            format!("the model has the inputs {} and the outputs {}", list(inputs), list(outputs)),
+            format!("the model has the inputs {} and the outputs {}", list(inputs), list(&outputs)),
         ));
     }
     let bar = manifest
@@ -197,34 +214,54 @@ fn from_manifest(dir: &Path, inputs: &[String], outputs: &[String]) -> Result<Ca
     Ok(CaseDir { cases, bar })
 }
 
-fn data_sets(dir: &Path, model: &Model, inputs: usize) -> Result<Vec<Case>, Failure> {
-    let names = output_names(model);
+fn data_sets(dir: &Path, model: &mut Model) -> Result<Vec<Case>, Failure> {
+    let graph = model.graph();
+    let stored: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    let ports: Vec<ValueInfoProto> =
+        graph.input.iter().filter(|info| !stored.contains(&info.name())).cloned().collect();
+    let results = graph.output.clone();
     let mut cases = Vec::new();
     for k in 0.. {
         let set = dir.join(format!("test_data_set_{k}"));
         if !set.is_dir() {
             break;
         }
-        let given = tensors(&set, "input", model)?;
-        let expected = tensors(&set, "output", model)?;
-        if given.len() != inputs || expected.len() > names.len() {
+        let (given, expected) = (files(&set, "input")?, files(&set, "output")?);
+        if given.len() != ports.len() || expected.len() > results.len() {
             return Err(Failure::usage(
                 format!("{} has {} inputs and {} outputs", set.display(), given.len(), expected.len()),
-                format!("the model takes {inputs} and has {}: input_0.pb.., output_0.pb..", names.len()),
+                format!("the model takes {} and has {}: input_0.pb.., output_0.pb..", ports.len(), results.len()),
             ));
         }
-        let outputs = names.iter().cloned().zip(expected);
+        let (given, expected) = (values(&given, &ports, model)?, values(&expected, &results, model)?);
+        if k == 0 {
+            for (info, value) in ports.iter().zip(&given) {
+                if let Some(count) = value.elements() {
+                    model.set_elements(info.name(), count)?;
+                }
+            }
+        }
+        let given = tensors(&set, &ports, given)?;
+        let names: Vec<String> = onnx::inputs(model)?.into_iter().map(|input| input.name).collect();
+        if !given.iter().map(|(name, _)| name).eq(&names) {
+            return Err(Failure::usage(
+                format!("{} has sequences of other lengths than the first data set", set.display()),
+                "a model is compiled for one number of elements; put the others into folders of their own",
+            ));
+        }
+        let outputs = tensors(&set, &results, expected)?;
         cases.push(Case {
             name: format!("test_data_set_{k}"),
-            inputs: given,
-            outputs: outputs.map(|(name, tensor)| Expected { name, tensor }).collect(),
+            inputs: given.into_iter().map(|(_, tensor)| tensor).collect(),
+            outputs: outputs.into_iter().map(|(name, tensor)| Expected { name, tensor }).collect(),
         });
     }
     Ok(cases)
 }
 
-fn tensors(set: &Path, what: &str, model: &Model) -> Result<Vec<Tensor>, Failure> {
-    let mut tensors = Vec::new();
+/// The files of a set, numbered from 0.
+fn files(set: &Path, what: &str) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
     for k in 0.. {
         let path = set.join(format!("{what}_{k}.pb"));
         if !path.is_file() {
@@ -234,11 +271,27 @@ fn tensors(set: &Path, what: &str, model: &Model) -> Result<Vec<Tensor>, Failure
             }
             break;
         }
-        let bytes = std::fs::read(&path).map_err(|error| Failure::file(&path, error))?;
-        let proto = onnx::proto::TensorProto::decode(bytes.as_slice()).map_err(|error| Failure::file(&path, error))?;
-        let tensor = model.tensor(&proto, &Place::file(path.display().to_string()))?;
-        let tensor = Tensor::new(tensor.dtype, tensor.dims, tensor.data);
-        tensors.push(tensor.map_err(|error| Failure::file(&path, error))?);
+        files.push(path);
+    }
+    Ok(files)
+}
+
+fn values(files: &[PathBuf], infos: &[ValueInfoProto], model: &Model) -> Result<Vec<Stored>, Failure> {
+    let value = |(path, info): (&PathBuf, &ValueInfoProto)| -> Result<Stored, Failure> {
+        let bytes = std::fs::read(path).map_err(|error| Failure::file(path, error))?;
+        Ok(model.stored(&bytes, info.r#type.as_ref(), &Place::file(path.display().to_string()))?)
+    };
+    files.iter().zip(infos).map(value).collect()
+}
+
+/// The tensors that values are for a compiled model, by name.
+fn tensors(set: &Path, infos: &[ValueInfoProto], values: Vec<Stored>) -> Result<Vec<(String, Tensor)>, Failure> {
+    let mut tensors = Vec::new();
+    for (info, value) in infos.iter().zip(values) {
+        for (name, tensor) in value.tensors(info.name()) {
+            let tensor = Tensor::new(tensor.dtype, tensor.dims, tensor.data);
+            tensors.push((name, tensor.map_err(|error| Failure::file(set, error))?));
+        }
     }
     Ok(tensors)
 }

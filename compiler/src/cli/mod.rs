@@ -85,6 +85,7 @@ impl ModelArgs {
         if self.seeded_weights {
             model.seed_weights();
         }
+        self.shape.count_elements(&mut model)?;
         self.shape.fix(&mut model)?;
         Ok(model)
     }
@@ -99,9 +100,19 @@ struct ShapeArgs {
     /// The elements of an input that has the same value in every run; it becomes a constant of the compiled model.
     #[arg(long = "value", value_name = "NAME=VALUE,VALUE,..", value_parser = Numbers::parse)]
     values: Vec<(String, Numbers)>,
+    /// The number of elements of an input that is a sequence, which becomes the inputs NAME.0, NAME.1 and so on; for an
+    /// optional input, 0 says that it is absent.
+    #[arg(long = "elements", value_name = "NAME=COUNT", value_parser = parse_elements)]
+    elements: Vec<(String, usize)>,
     /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
     #[arg(long, default_value = "fp32")]
     precision: Precision,
+}
+
+fn parse_elements(text: &str) -> Result<(String, usize), String> {
+    let (name, count) = text.rsplit_once('=').ok_or("expected NAME=COUNT")?;
+    let count = count.trim().parse().map_err(|error| format!("`{count}`: {error}; expected NAME=COUNT"))?;
+    Ok((name.trim().to_owned(), count))
 }
 
 impl ShapeArgs {
@@ -117,6 +128,14 @@ impl ShapeArgs {
         let mut wrong = Diagnostics::new();
         for (name, value) in &self.values {
             wrong.keep(model.fix_input(name, value));
+        }
+        Ok(wrong.check()?)
+    }
+
+    fn count_elements(&self, model: &mut Model) -> Result<(), Failure> {
+        let mut wrong = Diagnostics::new();
+        for (name, count) in &self.elements {
+            wrong.keep(model.set_elements(name, *count));
         }
         Ok(wrong.check()?)
     }

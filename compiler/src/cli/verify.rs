@@ -47,7 +47,7 @@ impl Verify {
     /// Compares every case; fails if one is off.
     pub fn run(self) -> Result<(), Failure> {
         let mut model = onnx::load(&self.case_dir.join("model.onnx"))?;
-        let mut dir = CaseDir::read(&self.case_dir, &model)?;
+        let mut dir = CaseDir::read(&self.case_dir, &mut model, &self.shape.elements)?;
         let inputs = onnx::inputs(&model)?;
         self.shape.fix(&mut model)?;
         dir.take_fixed(&inputs, &model.fixed)?;
@@ -82,6 +82,14 @@ impl Verify {
             }
         }
         let at = format!("file {}", quoted(&self.case_dir.display().to_string()));
+        for case in cases {
+            let is_output = |name: &str| graph.outputs().iter().any(|(output, _)| output == name);
+            if let Some(extra) = case.outputs.iter().find(|expected| !is_output(&expected.name)) {
+                let what = format!("{}: the model gives no {}, which is expected", case.name, quoted(&extra.name));
+                let has: Vec<String> = graph.outputs().iter().map(|(name, _)| quoted(name).to_string()).collect();
+                return Err(Failure::result(what, at, format!("its outputs are: {}", has.join(", "))));
+            }
+        }
         let failed = checks.iter().filter(|check| !check.passed).count();
         if failed > 0 {
             let what = format!("{failed} of {} comparisons failed on {}", checks.len(), self.target);

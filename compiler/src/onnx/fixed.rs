@@ -9,10 +9,11 @@ use std::str::FromStr;
 
 use lapidary_runtime::DType;
 
+use super::elements::{Structure, structure};
 use super::proto::tensor_shape_proto::Dimension;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::type_proto::Value as TypeValue;
-use super::proto::{TensorProto, ValueInfoProto};
+use super::proto::{TensorProto, ValueInfoProto, type_proto};
 use super::{Input, Model, inputs};
 use crate::diag::{Diagnostic, Place, Result, quoted};
 use crate::ir::eval::{Tensor, Values};
@@ -132,10 +133,7 @@ impl Model {
     fn store(&mut self, name: &str, tensor: &Tensor) {
         let Some(graph) = &mut self.proto.graph else { return };
         let info = graph.input.iter().find(|info| info.name() == name);
-        let data_type = info.and_then(|info| match info.r#type.as_ref()?.value.as_ref()? {
-            TypeValue::TensorType(ty) => ty.elem_type,
-            _ => None,
-        });
+        let data_type = info.and_then(tensor_type).and_then(|ty| ty.elem_type);
         graph.initializer.push(TensorProto {
             name: Some(name.to_owned()),
             data_type,
@@ -143,6 +141,19 @@ impl Model {
             raw_data: Some(tensor.bytes.clone()),
             ..TensorProto::default()
         });
+    }
+}
+
+/// The type of an input that is a tensor, or an optional one.
+fn tensor_type(info: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+    let ty = match structure(info.r#type.as_ref()) {
+        Structure::OptionalTensor(element) => Some(element),
+        Structure::Tensor => info.r#type.as_ref(),
+        Structure::Sequence(_) | Structure::OptionalSequence(_) | Structure::Other => None,
+    };
+    match ty?.value.as_ref()? {
+        TypeValue::TensorType(tensor) => Some(tensor),
+        _ => None,
     }
 }
 

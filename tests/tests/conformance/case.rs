@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use lapidary::diag::Place;
 use lapidary::ir::Range;
 use lapidary::ir::eval::Tensor;
-use lapidary::onnx::proto::TensorProto;
-use lapidary::onnx::proto::type_proto::Value;
-use lapidary::onnx::{Input, Model};
+use lapidary::onnx::proto::ValueInfoProto;
+use lapidary::onnx::{Input, Model, Stored};
 use lapidary::profiles::Profiles;
 use lapidary_runtime::DType;
-use prost::Message;
 
 /// A folder of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,9 +93,11 @@ pub struct Case {
     pub dir: PathBuf,
 }
 
-/// Inputs and expected outputs, in the model's order.
+/// Inputs and expected outputs, in the model's order; of sequences the elements.
 pub struct DataSet {
     pub inputs: Vec<Tensor>,
+    /// The names of the outputs.
+    pub names: Vec<String>,
     pub outputs: Vec<Tensor>,
 }
 
@@ -136,36 +136,57 @@ impl Case {
         Ok(tolerance)
     }
 
-    /// The data sets; at least one, and each with a tensor for every input and output.
-    pub fn data_sets(&self, model: &Model, inputs: usize) -> Result<Vec<DataSet>, String> {
-        let outputs = model.graph().output.len();
-        for info in &model.graph().output {
-            let kind = info.r#type.as_ref().and_then(|ty| ty.value.as_ref());
-            if !matches!(kind, None | Some(Value::TensorType(_))) {
-                return Err(format!("the output {} is no tensor, and its model was imported", info.name()));
-            }
-        }
+    /// The data sets, at least one, each with a value for every input and output; the model gets the number of elements
+    /// that its sequences have in the first.
+    pub fn data_sets(&self, model: &mut Model) -> Result<Vec<DataSet>, String> {
+        let graph = model.graph();
+        let stored: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+        let inputs: Vec<ValueInfoProto> =
+            graph.input.iter().filter(|info| !stored.contains(&info.name())).cloned().collect();
+        let outputs = graph.output.clone();
         let mut sets = Vec::new();
         for number in 0.. {
             let dir = self.dir.join(format!("test_data_set_{number}"));
             if !dir.is_dir() {
                 break;
             }
-            let read = |what: &str, count: usize| {
-                (0..count).map(|k| tensor(&dir.join(format!("{what}_{k}.pb")), model)).collect::<Result<Vec<_>, _>>()
-            };
-            sets.push(DataSet { inputs: read("input", inputs)?, outputs: read("output", outputs)? });
+            let given = values(&dir, "input", &inputs, model)?;
+            if number == 0 {
+                for (info, value) in inputs.iter().zip(&given) {
+                    if let Some(count) = value.elements() {
+                        model.set_elements(info.name(), count).map_err(|error| error.to_string())?;
+                    }
+                }
+            }
+            let expected = values(&dir, "output", &outputs, model)?;
+            let (_, inputs) = tensors(&inputs, given)?;
+            let (names, outputs) = tensors(&outputs, expected)?;
+            sets.push(DataSet { inputs, names, outputs });
         }
         if sets.is_empty() { Err("it has no data set".to_owned()) } else { Ok(sets) }
     }
 }
 
-fn tensor(path: &Path, model: &Model) -> Result<Tensor, String> {
-    let said = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(|error| said(&error))?;
-    let proto = TensorProto::decode(bytes.as_slice()).map_err(|error| said(&error))?;
-    let tensor = model.tensor(&proto, &Place::file(path.display().to_string())).map_err(|error| error.to_string())?;
-    Tensor::new(tensor.dtype, tensor.dims, tensor.data)
+fn values(dir: &Path, what: &str, infos: &[ValueInfoProto], model: &Model) -> Result<Vec<Stored>, String> {
+    let value = |(k, info): (usize, &ValueInfoProto)| {
+        let path = dir.join(format!("{what}_{k}.pb"));
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let at = Place::file(path.display().to_string());
+        model.stored(&bytes, info.r#type.as_ref(), &at).map_err(|error| error.to_string())
+    };
+    infos.iter().enumerate().map(value).collect()
+}
+
+/// The tensors that values are for a compiled model, and their names.
+fn tensors(infos: &[ValueInfoProto], values: Vec<Stored>) -> Result<(Vec<String>, Vec<Tensor>), String> {
+    let (mut names, mut tensors) = (Vec::new(), Vec::new());
+    for (info, value) in infos.iter().zip(values) {
+        for (name, tensor) in value.tensors(info.name()) {
+            names.push(name);
+            tensors.push(Tensor::new(tensor.dtype, tensor.dims, tensor.data)?);
+        }
+    }
+    Ok((names, tensors))
 }
 
 /// One profile that holds every data set: from the smallest to the largest extent of each symbolic dimension.

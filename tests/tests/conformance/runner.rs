@@ -128,20 +128,16 @@ impl Runner {
     }
 
     fn outcome(&self, case: &Case) -> Result<Verdict, Stop> {
-        let model = onnx::load(&case.dir.join("model.onnx"))?;
+        let mut model = onnx::load(&case.dir.join("model.onnx"))?;
+        // The importer has more to say than what is wrong with the inputs, or with data that are not made of tensors.
+        let refused = |model: &onnx::Model, why: String| {
+            onnx::import(model, &Profiles::new()).err().map_or(Stop::Wrong(why), Stop::from)
+        };
+        let sets = case.data_sets(&mut model);
         let Ok(inputs) = onnx::inputs(&model) else {
-            // The importer has more to say than what is wrong with the inputs.
-            let said = onnx::import(&model, &Profiles::new()).err();
-            return Err(said.map_or_else(|| Stop::Wrong("its inputs are refused and imported".to_owned()), Stop::from));
+            return Err(refused(&model, "its inputs are refused and imported".to_owned()));
         };
-        // A model that is refused for an output that is no tensor has data sets that cannot be read as tensors.
-        let sets = match case.data_sets(&model, inputs.len()) {
-            Ok(sets) => sets,
-            Err(why) => {
-                onnx::import(&model, &Profiles::new())?;
-                return Err(Stop::Wrong(why));
-            }
-        };
+        let sets = sets.map_err(|why| refused(&model, why))?;
         let (model, graph, sets) = self.imported(model, inputs, sets)?;
         if let Some(statistic) = Statistic::of(&case.name) {
             let (once, again) = (self.outputs(&graph, &sets)?, self.outputs(&graph, &sets)?);
@@ -156,8 +152,9 @@ impl Runner {
         }
         let tolerance = case.tolerance(&model)?;
         for (set, outputs) in sets.iter().zip(self.outputs(&graph, &sets)?) {
-            if outputs.len() != set.outputs.len() {
-                return Err(Stop::Wrong(format!("{} outputs instead of {}", outputs.len(), set.outputs.len())));
+            let names: Vec<&String> = graph.outputs().iter().map(|(name, _)| name).collect();
+            if !names.iter().copied().eq(&set.names) || outputs.len() != set.outputs.len() {
+                return Err(Stop::Wrong(format!("the outputs {names:?} instead of {:?}", set.names)));
             }
             for (k, (given, expected)) in outputs.iter().zip(&set.outputs).enumerate() {
                 compare(given, expected, tolerance).map_err(|why| format!("output {k}: {why}"))?;
