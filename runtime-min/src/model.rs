@@ -284,6 +284,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Makes the next run the one behind `runs` others. Random numbers of a model depend on its seeds, on the element,
+    /// and on how many runs the session has done before; so each run has others, and every session starts with the same.
+    /// To repeat a run, or to give sessions different numbers, say where in the stream they are.
+    pub fn set_run_count(&mut self, runs: u64) {
+        match &mut self.exec {
+            #[cfg(feature = "cpu")]
+            Exec::Cpu(exec) => exec.runs = runs,
+            Exec::Cuda(exec) => exec.runs = runs,
+        }
+    }
+
     /// Where the time of the last run went; `None` where the target does not measure it.
     pub fn timing(&self) -> Option<Timing> {
         match &self.exec {

@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn refused_shapes_leave_the_last_ones() {
         use crate::DType;
-        use crate::table::{Formula, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
+        use crate::table::{Formula, NONE, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
         let ranges = [Range { min: 1, opt: 1, max: 4 }];
         let dims = [Dim::Slot(0), Dim::Const(3)];
         let code = [FormulaOp::Symbol(0)];
@@ -369,6 +369,7 @@ mod tests {
             constraints: &[],
             inputs: &[Port { name: "x", tensor: 0 }],
             outputs: &[Port { name: "x", tensor: 0 }],
+            run_count: NONE,
             tensors: &[Tensor { dtype: DType::F32, dims: &dims, place: Place::Arena(0) }],
             weight_bytes: 0,
             derived_bytes: 0,

@@ -27,6 +27,9 @@ pub struct PlanTables<'a> {
     pub constraints: &'a [Constraint<'a>],
     pub inputs: &'a [Port<'a>],
     pub outputs: &'a [Port<'a>],
+    /// The tensor that gets, before each run, how many runs the session has done (`u64`, rank 0); [`NONE`] where no step
+    /// depends on it.
+    pub run_count: u32,
     pub tensors: &'a [Tensor<'a>],
     /// Bytes of `weights.bin`.
     pub weight_bytes: u64,

@@ -10,6 +10,8 @@ use lapidary_runtime::cuda::{Buffers, Device, DeviceBuffer, DriverError, Event, 
 use lapidary_runtime::table::{
     Action, Arch, ArchKind, Dim, Formula, FormulaOp, Images, Kernel, Launch, Param, Place, PlanTables, Port, Profile,
     Range, Segment, Source, Step, Symbol, Target, Tensor,
+    Action, Arch, ArchKind, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port,
+    Profile, Range, Segment, Step, Symbol, Target, Tensor,
 };
 use lapidary_runtime::{DType, Error, Extents, InputRef, LaunchMode, Model, Options, Session, TimingMode, Weights};
 
@@ -111,6 +113,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         constraints: &[],
         inputs: &[Port { name: "x", tensor: 0 }],
         outputs: &[Port { name: "y", tensor: 2 }],
+        run_count: NONE,
         tensors: TENSORS,
         weight_bytes: 257,
         derived_bytes: 8,

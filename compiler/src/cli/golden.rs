@@ -123,6 +123,7 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         | Op::CumSum { .. }
         | Op::TopK { .. }
         | Op::Range { .. }
-        | Op::Extents { .. } => all(&node.inputs) + results,
+        | Op::Extents { .. }
+        | Op::RunCount => all(&node.inputs) + results,
     }
 }

@@ -95,12 +95,13 @@ impl Printer<'_> {
             (0..tables.segments.len()).map(|k| format!("Segment {{ steps: {} }}", segment_name(k))).collect();
         let segments = wrap(&format!("&[{}]", segments.join(", ")), 4, 14);
         let target = tables.target.to_literal();
+        let run_count = if tables.run_count == NONE { "NONE".to_owned() } else { tables.run_count.to_string() };
         let text = format!(
             "\n/// All of the plan.\n\
              pub static PLAN: PlanTables<'static> = PlanTables {{\n    \
              name: {:?},\n    target: {target},\n    symbols: SYMBOLS,\n    profiles: PROFILES,\n    slots: SLOTS,\n    \
-             constraints: CONSTRAINTS,\n    inputs: INPUTS,\n    outputs: OUTPUTS,\n    tensors: TENSORS,\n    \
-             weight_bytes: {},\n    derived_bytes: {},\n    segments: {segments},\n    kernels: KERNELS,\n    \
+             constraints: CONSTRAINTS,\n    inputs: INPUTS,\n    outputs: OUTPUTS,\n    run_count: {run_count},\n    \
+             tensors: TENSORS,\n    weight_bytes: {},\n    derived_bytes: {},\n    segments: {segments},\n    kernels: KERNELS,\n    \
              images: IMAGES,\n}};",
             tables.name, tables.weight_bytes, tables.derived_bytes
         );

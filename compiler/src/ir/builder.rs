@@ -185,16 +185,10 @@ impl<'g> Builder<'g> {
 
     /// A pointwise node whose program `write` composes; `write` returns the result.
     pub fn program(&mut self, inputs: &[ValueId], write: impl FnOnce(&mut ProgramWriter) -> Arg) -> Built {
-        let mut writer = ProgramWriter {
-            program: Program {
-                inputs: inputs.iter().map(|&value| self.dtype(value)).collect(),
-                steps: Vec::new(),
-                outputs: Vec::new(),
-            },
-        };
+        let mut writer = ProgramWriter::new(inputs.iter().map(|&value| self.dtype(value)).collect());
         let result = write(&mut writer);
-        writer.program.outputs.push(result);
-        self.node(Op::Pointwise(writer.program), inputs)
+        let program = Program { outputs: vec![result], ..writer.finish() };
+        self.node(Op::Pointwise(program), inputs)
     }
 
     /// `x` with the shape `dims`.
@@ -273,6 +267,16 @@ pub struct ProgramWriter {
 }
 
 impl ProgramWriter {
+    /// A program without steps, on operands of these types.
+    pub fn new(inputs: Vec<DType>) -> ProgramWriter {
+        ProgramWriter { program: Program { inputs, steps: Vec::new(), outputs: Vec::new() } }
+    }
+
+    /// What was written.
+    pub fn finish(self) -> Program {
+        self.program
+    }
+
     /// Appends a step whose result type follows from its operands.
     pub fn push(&mut self, op: ScalarOp, args: &[Arg]) -> Arg {
         let of = if op == ScalarOp::Select { args[1] } else { args[0] };

@@ -61,6 +61,7 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
             tensors: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            run_count: None,
             segments: vec![Vec::new(), Vec::new()],
         },
         weights: BTreeMap::new(),
@@ -118,8 +119,9 @@ impl Lowering<'_> {
     fn output(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
         let tensor = self.tensor(graph, value, tensors);
         let buffer = self.program.tensor(tensor).buffer;
-        let taken = self.program.inputs.iter().chain(&self.program.outputs);
-        let shared = taken.map(|(_, other)| self.program.tensor(*other).buffer).any(|other| other == buffer);
+        let ports = self.program.inputs.iter().chain(&self.program.outputs).map(|(_, tensor)| tensor);
+        let mut taken = ports.chain(&self.program.run_count).map(|other| self.program.tensor(*other).buffer);
+        let shared = taken.any(|other| other == buffer);
         let computed = matches!(self.program.buffer(buffer).residency, Residency::Arena);
         if computed && !shared {
             return tensor;
@@ -142,18 +144,30 @@ impl Lowering<'_> {
             let node = graph.node(id);
             match &node.op {
                 Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
+                Op::RunCount => self.run_count(graph, node, tensors),
                 Op::If { then_region, else_region } => {
                     self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
                 }
                 op => match kind_of(op) {
                     Some(kind) => self.problem(graph, node, kind, tensors, segment),
-                    None => crate::bug!("{} is neither a view nor a problem", op.name()),
+                    None => crate::bug!("{} is no problem, and nothing else", op.name()),
                 },
             }
             for value in node.outputs.iter().flatten() {
                 self.counted(graph, *value, tensors);
             }
         }
+    }
+
+    /// The one tensor that the runtime writes before each run.
+    fn run_count(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors) {
+        let Some(Some(result)) = node.outputs.first() else { crate::bug!("a run count without result") };
+        let tensor = match self.program.run_count {
+            Some(tensor) => tensor,
+            None => self.arena_tensor(graph, *result),
+        };
+        self.program.run_count = Some(tensor);
+        tensors.insert(*result, tensor);
     }
 
     /// Another shape, or another type of the same bits, is another view of the operand's buffer.
@@ -353,7 +367,7 @@ impl Lowering<'_> {
 /// The kernel problem of an operation; `None` for views and control flow.
 fn kind_of(op: &Op) -> Option<Kind> {
     let kind = match op {
-        Op::Reshape(_) | Op::BitCast(_) | Op::If { .. } => return None,
+        Op::Reshape(_) | Op::BitCast(_) | Op::RunCount | Op::If { .. } => return None,
         Op::Pointwise(program) => Kind::Pointwise(program.clone()),
         Op::MatMul(spec, epilogue) => Kind::MatMul(*spec, epilogue.clone()),
         Op::Conv(spec, epilogue) => Kind::Conv(*spec, epilogue.clone()),

@@ -29,6 +29,8 @@ pub struct Program {
     pub tensors: Vec<Tensor>,
     pub inputs: Vec<(String, TensorId)>,
     pub outputs: Vec<(String, TensorId)>,
+    /// The tensor that gets the number of runs before this one, where the model asks for it.
+    pub run_count: Option<TensorId>,
     /// [`Program::INIT`] runs once at load, [`Program::MAIN`] at every run; others are branches.
     pub segments: Vec<Vec<Step>>,
 }

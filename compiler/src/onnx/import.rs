@@ -21,7 +21,7 @@ use super::attrs::Attrs;
 use super::elements::element_name;
 use super::functions;
 use super::inputs::too_many_axes;
-use super::ops::{self, Cx, Fault, Import, Imported, Items, OpDef};
+use super::ops::{self, Cx, Fault, Import, Imported, Items, OpDef, Turn};
 use super::proto::{GraphProto, NodeProto};
 use super::{Model, TensorRef};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
@@ -46,6 +46,8 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
         unsupported: Unsupported::default(),
         faults: 0,
         unnamed: 0,
+        imported: 0,
+        turns: BTreeMap::new(),
     };
     importer.initializers(proto);
     importer.inputs();
@@ -83,6 +85,9 @@ struct Importer<'m> {
     faults: usize,
     /// How many nodes without a name there were, by operator order; part of their place.
     unnamed: usize,
+    /// How many nodes were imported, and how many times each, by its address, which is looked up and never walked.
+    imported: u32,
+    turns: BTreeMap<*const NodeProto, u32>,
 }
 
 /// A graph under construction.
@@ -390,10 +395,10 @@ impl<'m> Importer<'m> {
             Import::Compose(import) => {
                 let inputs = tensors(node, inputs)?;
                 let wanted = node.output.iter().map(|name| !name.is_empty()).collect();
-                let model = self.model;
+                let (model, turn) = (self.model, self.turn(node));
                 let in_region = self.graphs.len() > 1;
                 let b = Builder::new(self.graph(), origin, name);
-                let mut cx = Cx { b, attrs, model, opset, inputs, wanted, in_region };
+                let mut cx = Cx { b, attrs, model, opset, turn, inputs, wanted, in_region };
                 let outputs = import(&mut cx)?;
                 cx.attrs.finish()?;
                 Ok(outputs.into_iter().map(|value| value.map(Item::Tensor)).collect())
@@ -405,6 +410,14 @@ impl<'m> Importer<'m> {
                 Ok(outputs)
             }
         }
+    }
+
+    fn turn(&mut self, node: &NodeProto) -> Turn {
+        let round = self.turns.entry(node).or_insert(0);
+        let turn = Turn { node: self.imported, round: *round };
+        self.imported += 1;
+        *round += 1;
+        turn
     }
 
     fn opset(&self, domain: &str) -> i64 {

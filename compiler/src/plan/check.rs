@@ -156,6 +156,9 @@ impl Replay<'_> {
         for (name, input) in &program.inputs {
             self.write(program.tensor(*input).buffer, name);
         }
+        if let Some(run_count) = program.run_count {
+            self.write(program.tensor(run_count).buffer, "the run count");
+        }
         self.segment(Program::MAIN);
         for (name, output) in &program.outputs {
             self.read(*output, name);

@@ -23,11 +23,15 @@ impl Lifetime {
     }
 }
 
-/// The lifetime of every arena buffer that the main segment touches. Inputs live from the start, outputs to the end.
+/// The lifetime of every arena buffer that the main segment touches. Inputs and the run
+/// count live from the start, outputs to the end.
 pub fn lifetimes(program: &Program, scratch: &[Scratch]) -> BTreeMap<BufferId, Lifetime> {
     let mut walk = Walk { program, scratch, now: 0, found: BTreeMap::new() };
     for (_, input) in &program.inputs {
         walk.touch(*input);
+    }
+    if let Some(run_count) = program.run_count {
+        walk.touch(run_count);
     }
     walk.now = 1;
     walk.segment(Program::MAIN);

@@ -77,6 +77,7 @@ impl<'b> Writer<'_, 'b> {
             constraints: bump.alloc_slice_copy(&constraints),
             inputs: bump.alloc_slice_fill_iter(program.inputs.iter().map(port)),
             outputs: bump.alloc_slice_fill_iter(program.outputs.iter().map(port)),
+            run_count: program.run_count.map_or(NONE, |tensor| tensor.0),
             tensors: bump.alloc_slice_copy(&[tensors, scratch].concat()),
             weight_bytes: plan.weight_bytes,
             derived_bytes: plan.derived_bytes,

@@ -8,7 +8,7 @@ use crate::cpu::memory::{Buffer, Scratch};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::shapes::Shapes;
-use crate::table::{Place, PlanTables};
+use crate::table::{NONE, Place, PlanTables};
 use crate::view::{InputRef, OutputRef};
 
 /// The memory of a session, for the largest profile.
@@ -16,6 +16,8 @@ pub struct Exec<'a> {
     engine: Arc<Engine<'a>>,
     arena: Buffer,
     scratch: Scratch,
+    /// How many runs there were, or what the caller says instead.
+    pub runs: u64,
 }
 
 impl<'a> Exec<'a> {
@@ -25,7 +27,7 @@ impl<'a> Exec<'a> {
     /// [`Error::OutOfMemory`].
     pub fn new(engine: Arc<Engine<'a>>) -> Result<Exec<'a>, Error> {
         let bytes = engine.tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
-        Ok(Exec { arena: Buffer::new(bytes)?, engine, scratch: Scratch::default() })
+        Ok(Exec { arena: Buffer::new(bytes)?, engine, scratch: Scratch::default(), runs: 0 })
     }
 
     /// Runs the plan on `inputs`, whose types and shapes are those of `shapes`.
@@ -58,6 +60,10 @@ impl<'a> Exec<'a> {
                 _ => tensor.bytes.copy_from_slice(input.bytes),
             }
         }
+        if tables.run_count != NONE {
+            memory.write(tables.run_count).bytes.copy_from_slice(&self.runs.to_le_bytes());
+        }
+        self.runs = self.runs.wrapping_add(1);
         run_steps(tables, &self.engine.prepared, PlanTables::MAIN, &mut memory, &mut self.scratch, observe)
     }
 

@@ -20,6 +20,7 @@ const FIXED: PlanTables<'static> = PlanTables {
     constraints: &[] as &[Constraint<'static>],
     inputs: &[],
     outputs: &[],
+    run_count: NONE,
     tensors: &[],
     weight_bytes: 0,
     derived_bytes: 0,
@@ -386,6 +387,27 @@ fn every_result_is_observed() {
     let node = "node".to_owned();
     let expected = [(node.clone(), 1, vec![2.0, -4.0]), (node.clone(), 1, vec![-2.0, 4.0]), (node, 2, vec![4.0, -2.0])];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn each_run_is_told_how_many_there_were() {
+    let tables = PlanTables {
+        tensors: &[tensor(DType::U64, &[], Place::Arena(0))],
+        outputs: &[Port { name: "count", tensor: 0 }],
+        run_count: 0,
+        segments: &[Segment { steps: &[] }, Segment { steps: &[] }],
+        ..FIXED
+    };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    let mut session = model.session().unwrap();
+    let mut count = || {
+        session.run(&[]).unwrap();
+        session.output(0).unwrap().data::<u64>().unwrap()[0]
+    };
+    assert_eq!([count(), count(), count()], [0, 1, 2]);
+    session.set_run_count(u64::MAX);
+    session.run(&[]).unwrap();
+    assert_eq!(session.output(0).unwrap().data::<u64>().unwrap(), [u64::MAX]);
 }
 
 #[test]

@@ -164,6 +164,7 @@ functions! {
     memcpy_dtoh_async = c"cuMemcpyDtoHAsync_v2"(to: *mut c_void, from: CuDevicePtr, bytes: usize, stream: CuStream);
     memcpy_dtod_async = c"cuMemcpyDtoDAsync_v2"(to: CuDevicePtr, from: CuDevicePtr, bytes: usize, stream: CuStream);
     memset_d8_async = c"cuMemsetD8Async"(to: CuDevicePtr, value: u8, bytes: usize, stream: CuStream);
+    memset_d32_async = c"cuMemsetD32Async"(to: CuDevicePtr, value: u32, words: usize, stream: CuStream);
 
     graph_create = c"cuGraphCreate"(graph: *mut CuGraph, flags: u32);
     graph_destroy = c"cuGraphDestroy"(graph: CuGraph);

@@ -37,6 +37,8 @@ pub struct Exec<'a> {
     ready: Option<usize>,
     stopwatch: Option<Stopwatch>,
     timing: Option<Timing>,
+    /// How many runs there were, or what the caller says instead.
+    pub runs: u64,
     /// The first failure of the device; shared with what is still under way.
     pub(super) poison: Arc<OnceLock<String>>,
 }
@@ -62,6 +64,7 @@ impl<'a> Exec<'a> {
             ready: None,
             stopwatch: None,
             timing: None,
+            runs: 0,
             poison: Arc::new(OnceLock::new()),
             engine,
         })
@@ -102,6 +105,7 @@ impl<'a> Exec<'a> {
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
+        self.enqueue_run_count(&memory)?;
         // Words, so that elements of every type are aligned in it.
         let mut words: Vec<u64> = Vec::new();
         let stream = &self.stream;
@@ -150,6 +154,7 @@ impl<'a> Exec<'a> {
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
+        self.enqueue_run_count(&memory)?;
         let stream = &self.stream;
         // Made beforehand, so that the host stays ahead of the device where it can.
         let event = || Event::new(stream.device(), EventUse::Time);
@@ -259,6 +264,7 @@ impl<'a> Exec<'a> {
         let memory = self.memory(shapes);
         let tables = self.engine.tables;
         self.inputs.enqueue_in(tables.inputs, &memory, &self.stream)?;
+        self.enqueue_run_count(&memory)?;
         self.enqueue_steps(shapes, &memory)?;
         self.outputs.enqueue_out(tables.outputs, shapes, &memory, &self.stream)?;
         if let Some(stopwatch) = &mut self.stopwatch {
@@ -310,6 +316,18 @@ impl<'a> Exec<'a> {
         if let Some(stopwatch) = &self.stopwatch {
             self.timing = Some(stopwatch.read().map_err(during("measuring"))?);
         }
+        Ok(())
+    }
+
+    /// Enqueues the number of the run, which lies outside of the graph: a launch of it sees what was written last.
+    pub(super) fn enqueue_run_count(&mut self, memory: &Memory<'a>) -> Result<(), Error> {
+        let tensor = self.engine.tables.run_count;
+        if tensor != NONE {
+            let words = [self.runs as u32, (self.runs >> 32) as u32];
+            // SAFETY: the tensor has eight bytes in the arena, which lives until the stream is done.
+            unsafe { self.stream.write_words(memory.address(tensor), words) }.map_err(during("counting the run"))?;
+        }
+        self.runs = self.runs.wrapping_add(1);
         Ok(())
     }
 

@@ -244,6 +244,13 @@ fake_functions! {
         core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
         SUCCESS
     }
+    fn memset_d32_async(fake, to: CuDevicePtr, value: u32, words: usize, stream: CuStream) {
+        fake.check(to, 4 * words);
+        for k in 0..words {
+            (to as *mut u32).add(k).write(value);
+        }
+        SUCCESS
+    }
     fn graph_create(fake, graph: *mut CuGraph, flags: u32) {
         fake.graphs_made += 1;
         fake.graphs.push(Vec::new());
@@ -370,6 +377,7 @@ pub fn driver() -> Driver {
         memcpy_htod_async: Some(memcpy_htod_async),
         memcpy_dtoh_async: Some(memcpy_dtoh_async),
         memcpy_dtod_async: Some(memcpy_dtod_async),
+        memset_d32_async: Some(memset_d32_async),
         graph_create: Some(graph_create),
         graph_destroy: Some(graph_destroy),
         graph_add_kernel_node: Some(graph_add_kernel_node),

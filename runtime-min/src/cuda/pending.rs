@@ -143,6 +143,7 @@ impl<'a> Exec<'a> {
             unsafe { self.stream.copy_on_device(memory.address(port.tensor), from, bytes) }
                 .map_err(during(port.name))?;
         }
+        self.enqueue_run_count(&memory)?;
         self.enqueue_steps(shapes, &memory)?;
         for (port, &to) in tables.outputs.iter().zip(outputs) {
             let bytes = shapes.bytes(port.tensor);

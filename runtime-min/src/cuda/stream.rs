@@ -103,6 +103,19 @@ impl Stream {
         // SAFETY: promised by the caller.
         unsafe { self.device.driver.memset_d8_async(to, value, bytes, self.handle) }
     }
+
+    /// Enqueues writing words one behind the other. They travel in the commands: no host memory is read later.
+    ///
+    /// # Safety
+    /// `to` is a valid device address of that many words, aligned to them, until the work is done.
+    pub unsafe fn write_words<const N: usize>(&self, to: CuDevicePtr, words: [u32; N]) -> Result<(), DriverError> {
+        let _current = self.device.make_current()?;
+        for (k, word) in words.into_iter().enumerate() {
+            // SAFETY: promised by the caller.
+            unsafe { self.device.driver.memset_d32_async(to + 4 * k as u64, word, 1, self.handle)? };
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Stream {

@@ -118,6 +118,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         constraints: &[],
         inputs: &[Port { name: "x", tensor: 0 }],
         outputs: &[Port { name: "y", tensor: 2 }],
+        run_count: NONE,
         tensors: TENSORS,
         weight_bytes: 260,
         derived_bytes: 8,
@@ -186,6 +187,32 @@ fn both_modes_compute_every_shape_of_every_profile() {
         for n in [8, 8, 3, 64, 0, 5, 100, 128, 7, 0, 0, 100, 65] {
             assert_eq!(rig.run(&ramp(n)).expect("runs"), expected(n), "{mode:?}, n = {n}");
         }
+    }
+}
+
+#[test]
+fn each_run_is_told_how_many_there_were() {
+    const COUNT: Tensor<'static> = Tensor { dtype: DType::U64, dims: &[], place: Place::Arena(3) };
+    static TABLES: PlanTables<'static> = PlanTables {
+        profiles: &[Profile {
+            ranges: &[table::Range { min: 0, opt: 8, max: 64 }],
+            arena_bytes: 1024,
+            offsets: &[0, 256, 512, 768],
+        }],
+        tensors: &[TENSORS[0], TENSORS[1], TENSORS[2], TENSORS[3], TENSORS[4], COUNT],
+        outputs: &[Port { name: "y", tensor: 2 }, Port { name: "count", tensor: 5 }],
+        run_count: 5,
+        ..tables(PLAIN)
+    };
+    for mode in [LaunchMode::Graph, LaunchMode::Stream] {
+        let mut rig = Rig::new(&TABLES, false, mode);
+        let mut count = |rig: &mut Rig| {
+            assert_eq!(rig.run(&ramp(8)).expect("runs"), expected(8));
+            u64::from_le_bytes(rig.exec.output(1).try_into().expect("eight bytes"))
+        };
+        assert_eq!([count(&mut rig), count(&mut rig), count(&mut rig)], [0, 1, 2]);
+        rig.exec.runs = (7 << 32) + 1;
+        assert_eq!([count(&mut rig), count(&mut rig)], [(7 << 32) + 1, (7 << 32) + 2]);
     }
 }
 

@@ -197,8 +197,13 @@ impl Runner {
     fn outputs(&self, graph: &Graph, sets: &[DataSet]) -> Result<Vec<Vec<Tensor>>, Stop> {
         match self {
             Runner::Reference => {
-                let run = |set: &DataSet| eval::run(graph, &set.inputs).map_err(|error| Stop::Wrong(error.to_string()));
-                sets.iter().map(run).collect()
+                // One run behind the other, as a session does them.
+                let run = |(runs, set): (usize, &DataSet)| eval::run_after(graph, &set.inputs, runs as u64);
+                sets.iter()
+                    .enumerate()
+                    .map(run)
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| Stop::Wrong(error.to_string()))
             }
             Runner::Cpu => compiled(graph, sets, Target::Cpu, |_| Ok(Vec::new())),
             Runner::Cuda(gpu) => compiled(graph, sets, Target::Cuda(gpu.arch), |set| gpu.compile(set)),

@@ -158,6 +158,7 @@ const KINDS: &[Kind] = &[
     movement::range,
     movement::extents,
     counted::front,
+    movement::run_count,
     index::gather,
     index::gather_elements,
     index::gather_nd,

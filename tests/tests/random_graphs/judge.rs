@@ -318,6 +318,7 @@ fn rounds(op: &Op) -> Rounds {
         | Op::TopK { .. }
         | Op::Suppress
         | Op::ArgReduce(_)
+        | Op::RunCount
         | Op::If { .. } => Rounds::No,
         Op::Pointwise(_)
         | Op::MatMul(..)

@@ -31,13 +31,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use lapidary_runtime::DType;
 pub use tensor::{Tensor, Values};
 
 use super::{Def, Expr, Graph, Node, NodeId, Op, SymbolSource, ValueId};
 
-/// Evaluates the graph on inputs in the order of [`Graph::inputs`]; the outputs in the order of [`Graph::outputs`].
+/// Evaluates the graph on inputs in the order of [`Graph::inputs`]; the outputs in the order of [`Graph::outputs`]. The
+/// result is that of a session's first run.
 pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
     run_observed(graph, inputs, &mut |_, _| {})
+}
+
+/// As [`run`], where the session has done `before` runs: what random numbers depend on.
+pub fn run_after(graph: &Graph, inputs: &[Tensor], before: u64) -> Result<Vec<Tensor>, EvalError> {
+    let symbols = Symbols::of_inputs(graph, inputs, before)?;
+    run_graph(graph, inputs, &symbols, &mut |_, _| {})
 }
 
 /// As [`run`], and shows every value of the graph (not those inside regions) as soon as it is there.
@@ -46,9 +54,13 @@ pub fn run_observed(
     inputs: &[Tensor],
     observe: &mut dyn FnMut(ValueId, &Tensor),
 ) -> Result<Vec<Tensor>, EvalError> {
-    let symbols = Symbols::of_inputs(graph, inputs)?;
+    let symbols = Symbols::of_inputs(graph, inputs, 0)?;
     run_graph(graph, inputs, &symbols, observe)
 }
+
+/// What an evaluation asks `symbols` for, beside the symbols of formulas, where the operation depends on the run. No
+/// symbol has an empty name.
+pub const RUN_COUNT: &str = "";
 
 /// Evaluates one operation on its operands (`None` where an optional one is absent). Results are in the operation's
 /// order, the optional ones always among them. `symbols` gives the value of each symbol in the operation's formulas.
@@ -92,6 +104,7 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::TopK { axis, largest, k } => order::top_k(*axis, *largest, extent(k, symbols)?, x.get(0)?),
         Op::Range { count } => movement::range(x.get(0)?, x.get(1)?, extent(count, symbols)?),
         Op::Extents { values, rank } => movement::extents(&numbers(values), *rank),
+        Op::RunCount => Ok(vec![Tensor::from_i64s(DType::U64, Vec::new(), &[symbols(RUN_COUNT)])]),
         Op::If { then_region, else_region } => {
             let condition = x.get(0)?.to_i64s();
             let [condition] = condition.as_slice() else { return Err("the condition is not one element".to_owned()) };
@@ -181,11 +194,11 @@ struct Symbols<'a> {
 
 impl Symbols<'_> {
     /// Reads the symbols from the inputs' extents, and compares the inputs with their declarations.
-    fn of_inputs(graph: &Graph, inputs: &[Tensor]) -> Result<Symbols<'static>, EvalError> {
+    fn of_inputs(graph: &Graph, inputs: &[Tensor], runs: u64) -> Result<Symbols<'static>, EvalError> {
         if inputs.len() != graph.inputs().len() {
             return Err(EvalError::InputCount { expected: graph.inputs().len(), given: inputs.len() });
         }
-        let mut known = BTreeMap::new();
+        let mut known = BTreeMap::from([(Arc::from(RUN_COUNT), runs as i64)]);
         for (name, symbol) in &graph.symbols {
             match symbol.source {
                 SymbolSource::Input { input, axis } => {
@@ -359,7 +372,6 @@ fn constant_tensor(dims: &[Expr], dtype: lapidary_runtime::DType, bytes: bytes::
 
 #[cfg(test)]
 mod tests {
-    use lapidary_runtime::DType;
     use lapidary_runtime::op::{Arg, Instr, ScalarOp};
 
     use super::super::{Constant, Count, Known, Origin, Program, Range, Region, Symbol, Type};

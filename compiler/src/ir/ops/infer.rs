@@ -109,6 +109,7 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::TopK { axis, k, .. } => reduce::top_k(*axis, k, inputs, cx),
         Op::Range { count } => sequence::range(count, inputs, cx),
         Op::Extents { values, rank } => sequence::extents(values, *rank, inputs),
+        Op::RunCount => sequence::run_count(inputs),
         Op::If { then_region, else_region } => sequence::branch(then_region, else_region, inputs, cx),
     }
 }

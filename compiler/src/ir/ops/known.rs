@@ -88,6 +88,7 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::Suppress
         | Op::CumSum { .. }
         | Op::TopK { .. }
+        | Op::RunCount
         | Op::If { .. } => None,
     }
 }

@@ -111,6 +111,8 @@ pub enum Op {
         values: Vec<Expr>,
         rank: u8,
     },
+    /// How many runs the session has done before this one: a `u64` of rank 0. Random numbers are functions of it.
+    RunCount,
     /// Operands the condition (one `bool`), then the captures, which are the inputs of both regions.
     If {
         then_region: Region,
@@ -161,6 +163,7 @@ impl Op {
             Op::TopK { .. } => "top_k",
             Op::Range { .. } => "range",
             Op::Extents { .. } => "extents",
+            Op::RunCount => "run_count",
             Op::If { .. } => "if",
         }
     }

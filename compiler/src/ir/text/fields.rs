@@ -229,6 +229,7 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.field("values", values)?;
             f.unless("rank", rank, 1)
         }
+        Op::RunCount => Ok(()),
         Op::If { then_region, else_region } => {
             f.field("then", then_region)?;
             f.field("else", else_region)
@@ -371,6 +372,7 @@ pub(super) fn blanks() -> Vec<Op> {
         Op::TopK { axis: 0, largest: false, k: none.clone() },
         Op::Range { count: none },
         Op::Extents { values: Vec::new(), rank: 1 },
+        Op::RunCount,
         Op::If { then_region: region(), else_region: region() },
     ]
 }

@@ -7,7 +7,7 @@
 use super::Importer;
 use crate::ir::{Builder, Origin, ValueId};
 use crate::onnx::attrs::Attrs;
-use crate::onnx::ops::Fault;
+use crate::onnx::ops::{Fault, advice_in};
 use crate::onnx::proto::NodeProto;
 
 /// What a name stands for.
@@ -55,6 +55,14 @@ impl ItemCx<'_, '_> {
     pub fn builder(&mut self) -> Builder<'_> {
         let origin = self.origin.clone();
         Builder::new(self.importer.graph(), origin, self.name)
+    }
+
+    /// A fault for what the compiler has to know and that `value` decides. Where `value` follows from small inputs of
+    /// the model, the help is to fix them; otherwise it is `help`.
+    pub fn open(&mut self, value: ValueId, what: impl Into<String>, help: impl Into<String>) -> Fault {
+        let model = self.importer.model;
+        let advice = advice_in(self.importer.graph(), model, value);
+        Fault::unsupported(what, advice.unwrap_or_else(|| help.into()))
     }
 
     /// How many operands the node lists, absent ones among them.

@@ -132,7 +132,10 @@ impl<'m> ItemCx<'_, 'm> {
     /// # Errors
     /// The branches' results do not agree.
     pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Items {
-        check_structures(&then_region.results, &else_region.results)?;
+        if let Some(what) = different_structures(&then_region.results, &else_region.results) {
+            let help = "make both branches give one number of elements, or make the condition a constant";
+            return Err(self.open(condition, what, help));
+        }
         self.check_extents(&then_region, &else_region)?;
         let structure = then_region.results.clone();
         let mut captures = then_region.captures.clone();
@@ -161,23 +164,17 @@ impl<'m> ItemCx<'_, 'm> {
     }
 }
 
-/// Refuses results of two branches of which one is a sequence of another length, or absent.
-fn check_structures(then_results: &[Item], else_results: &[Item]) -> Result<(), Fault> {
+/// Says which result of two branches is a sequence of another length, or absent, in one of them.
+fn different_structures(then_results: &[Item], else_results: &[Item]) -> Option<String> {
     let what = |item: &Item| match item {
         Item::Tensor(_) => "a tensor".to_owned(),
         Item::Sequence(values) => format!("a sequence of {}", values.len()),
         Item::Absent => "absent".to_owned(),
     };
-    for (k, (a, b)) in then_results.iter().zip(else_results).enumerate() {
+    then_results.iter().zip(else_results).enumerate().find_map(|(k, (a, b))| {
         let (a, b) = (what(a), what(b));
-        if a != b {
-            return Err(Fault::unsupported(
-                format!("output {k} of the branches is {a} in one and {b} in the other"),
-                "make both branches give one number of elements, or make the condition a constant",
-            ));
-        }
-    }
-    Ok(())
+        (a != b).then(|| format!("output {k} of the branches is {a} in one and {b} in the other"))
+    })
 }
 
 fn tensor(item: Item, name: &str) -> Result<ValueId, Fault> {

@@ -10,7 +10,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ScalarOp};
 
 use super::entry::{binary, contrib, op, unary};
-use super::{Cx, Fault, Imported, OpDef, one, operands};
+use super::{Cx, Fault, Imported, OpDef, one, operands, random};
 use crate::ir::ValueId;
 use crate::ir::builder::ProgramWriter;
 
@@ -289,18 +289,34 @@ fn dropout(cx: &mut Cx<'_, '_>, mask: MaskType) -> Imported {
     Ok(vec![Some(x), Some(mask)])
 }
 
+/// Where it trains, each element is dropped with the probability `ratio`, and the others are scaled by 1 / (1 - ratio).
 fn dropout_with_operands(cx: &mut Cx<'_, '_>) -> Imported {
-    let trains = match cx.optional(2) {
-        None => false,
-        Some(_) => operands::constant_number(cx, 2) != Some(0.0),
-    };
     // With ratio 0 training drops nothing either.
     let keeps_all = operands::constant_number(cx, 1) == Some(0.0);
-    if trains && !keeps_all {
-        return Err(Fault::unsupported(
-            "Dropout in training mode is not supported",
-            "export the model for inference: its training_mode must be the constant false, or absent",
-        ));
+    let trains = match cx.optional(2) {
+        None => false,
+        Some(_) if keeps_all => false,
+        Some(trains) => match operands::constant_number(cx, 2) {
+            Some(number) => number != 0.0,
+            None => return Err(operands::depends_on_data(cx, trains, "mode")),
+        },
+    };
+    if !trains {
+        return dropout(cx, MaskType::Bool);
     }
-    dropout(cx, MaskType::Bool)
+    let x = cx.input(0)?;
+    let ratio = operands::scalar(cx, 1)?;
+    let mask = random::kept(cx, x, ratio)?;
+    let dtype = cx.b.dtype(x);
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let operands: Vec<ValueId> = [Some(x), Some(mask), ratio].into_iter().flatten().collect();
+    let y = cx.b.program(&operands, |p| {
+        let x = p.cast(Arg::Input(0), wide);
+        let ratio = if ratio.is_some() { p.cast(Arg::Input(2), wide) } else { p.imm(x, 0.5) };
+        let rest = p.push(ScalarOp::Sub, &[p.imm(ratio, 1.0), ratio]);
+        let scaled = p.push(ScalarOp::Div, &[x, rest]);
+        let kept = p.push(ScalarOp::Select, &[Arg::Input(1), scaled, p.imm(scaled, 0.0)]);
+        p.cast(kept, dtype)
+    })?;
+    Ok(vec![Some(y), Some(mask)])
 }

@@ -127,7 +127,10 @@ fn repeat(r: &mut ItemCx<'_, '_>) -> Items {
     let limit = match r.optional(0)? {
         None => None,
         Some(limit) => {
-            let rounds = known_int(r, limit).ok_or_else(|| open_ended("the number of rounds depends on the data"))?;
+            let rounds = match known_int(r, limit) {
+                Some(rounds) => rounds,
+                None => return Err(decided_by(r, limit, "the number of rounds depends on the data")),
+            };
             if rounds > MAX_ROUNDS {
                 return Err(open_ended(format!(
                     "up to {rounds} rounds are more than the {MAX_ROUNDS} that are unrolled"
@@ -149,7 +152,7 @@ fn repeat(r: &mut ItemCx<'_, '_>) -> Items {
             match known_int(r, condition) {
                 Some(0) => break,
                 Some(_) => {}
-                None => return Err(open_ended("whether it goes on depends on the data")),
+                None => return Err(decided_by(r, condition, "whether it goes on depends on the data")),
             }
         }
         if round >= MAX_ROUNDS || r.node_count() > MAX_NODES {
@@ -228,8 +231,17 @@ fn stacked(r: &mut ItemCx<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault>
 
 /// The fault for a loop that cannot be unrolled.
 pub(super) fn open_ended(why: impl Into<String>) -> Fault {
-    Fault::unsupported(
-        format!("this loop is not supported: {}", why.into()),
-        "unroll the loop when exporting (trace the model with inputs of fixed size), or run the body in the application",
-    )
+    Fault::unsupported(not_unrolled(why), TO_UNROLL)
 }
+
+/// The fault for a loop that cannot be unrolled because of a value.
+fn decided_by(r: &mut ItemCx<'_, '_>, value: ValueId, why: &str) -> Fault {
+    r.open(value, not_unrolled(why), TO_UNROLL)
+}
+
+fn not_unrolled(why: impl Into<String>) -> String {
+    format!("this loop is not supported: {}", why.into())
+}
+
+const TO_UNROLL: &str =
+    "unroll the loop when exporting (trace the model with inputs of fixed size), or run the body in the application";

@@ -32,6 +32,7 @@ mod positions;
 mod qlinear;
 mod qpointwise;
 mod quantize;
+mod random;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -55,6 +56,7 @@ mod window;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+pub use self::operands::advice_in;
 use super::Model;
 use super::attrs::Attrs;
 use super::import::{Item, ItemCx};
@@ -144,10 +146,21 @@ pub struct Cx<'g, 'm> {
     pub model: &'m Model,
     /// The version of the node's operator set.
     pub opset: i64,
+    /// Which import this is.
+    pub turn: Turn,
     pub(super) inputs: Vec<Option<ValueId>>,
     pub(super) wanted: Vec<bool>,
     /// Whether the node is in a branch or in the body of a loop.
     pub(super) in_region: bool,
+}
+
+/// Tells the imports of nodes apart: a node in the body of a loop is imported once a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How many nodes were imported before.
+    pub node: u32,
+    /// How many times this one was.
+    pub round: u32,
 }
 
 impl Cx<'_, '_> {
@@ -279,6 +292,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     resize::DEFS,
     sample::DEFS,
     roi::DEFS,
+    random::DEFS,
     gather::DEFS,
     scatter::DEFS,
     pad::DEFS,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::constants::constant_value;
 use super::{Cx, Fault};
 use crate::diag::quoted;
-use crate::ir::{Def, Expr, ValueId};
+use crate::ir::{Def, Expr, Graph, ValueId};
+use crate::onnx::Model;
 
 /// The elements of operand `k` as formulas. `what` is what they are, such as `shape`.
 ///
@@ -81,7 +82,12 @@ pub(super) fn depends_on_data(cx: &Cx<'_, '_>, value: ValueId, what: &str) -> Fa
 
 /// What to do where `value` follows from small inputs of the model: a caller who knows them can fix them.
 pub(super) fn advice(cx: &Cx<'_, '_>, value: ValueId) -> Option<String> {
-    let names = small_inputs(cx, value)?;
+    advice_in(cx.b.graph(), cx.model, value)
+}
+
+/// As [`advice`], for a value of this graph.
+pub fn advice_in(graph: &Graph, model: &Model, value: ValueId) -> Option<String> {
+    let names = small_inputs(graph, model, value)?;
     let options: Vec<String> =
         names.iter().map(|name| format!("--value {}=VALUE,..", quoted(name).trim_matches('"'))).collect();
     let which = if names.len() == 1 { "the input has" } else { "the inputs have" };
@@ -89,8 +95,7 @@ pub(super) fn advice(cx: &Cx<'_, '_>, value: ValueId) -> Option<String> {
 }
 
 /// The inputs of the model that `value` follows from; `None` if one of them is no vector or scalar, or there is none.
-fn small_inputs(cx: &Cx<'_, '_>, value: ValueId) -> Option<BTreeSet<Arc<str>>> {
-    let graph = cx.b.graph();
+fn small_inputs(graph: &Graph, model: &Model, value: ValueId) -> Option<BTreeSet<Arc<str>>> {
     let (mut names, mut seen, mut open) = (BTreeSet::new(), BTreeSet::new(), vec![value]);
     while let Some(value) = open.pop() {
         if !seen.insert(value) {
@@ -104,7 +109,7 @@ fn small_inputs(cx: &Cx<'_, '_>, value: ValueId) -> Option<BTreeSet<Arc<str>>> {
             Def::Input(_) => {
                 let name = &graph.value(value).name;
                 // What a region captures has its name in the graph around it.
-                let of_model = cx.model.graph().input.iter().any(|info| info.name() == &**name);
+                let of_model = model.graph().input.iter().any(|info| info.name() == &**name);
                 if !of_model || graph.ty(value).dims.len() > 1 {
                     return None;
                 }

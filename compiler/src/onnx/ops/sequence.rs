@@ -61,11 +61,10 @@ fn constants(s: &mut ItemCx<'_, '_>, value: ValueId) -> Option<Vec<i64>> {
     b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))
 }
 
-fn open(what: &str) -> Fault {
-    Fault::unsupported(
-        format!("{what} depends on the data of a run"),
-        format!("make {what} a constant: sequences have a structure that is known while compiling"),
-    )
+/// The fault for a structure that `value` decides.
+fn open(s: &mut ItemCx<'_, '_>, value: ValueId, what: &str) -> Fault {
+    let help = format!("make {what} a constant: sequences have a structure that is known while compiling");
+    s.open(value, format!("{what} depends on the data of a run"), help)
 }
 
 /// The position in operand `k`, counted from the start, among `count` of them.
@@ -76,7 +75,7 @@ fn position(s: &mut ItemCx<'_, '_>, k: usize, count: usize) -> Result<Option<usi
             Ok(Some(normalize_axis(at, count).map_err(|_| format!("there is no position {at} among {count}"))?))
         }
         Some(_) => Err("the position must be one number".into()),
-        None => Err(open("the position")),
+        None => Err(open(s, value, "the position")),
     }
 }
 
@@ -112,7 +111,7 @@ fn element(s: &mut ItemCx<'_, '_>) -> Items {
     let mut b = s.builder();
     let alike = values.windows(2).all(|pair| b.ty(pair[0]) == b.ty(pair[1]));
     if !alike || values.is_empty() {
-        return Err(open("the position of elements that differ in shape"));
+        return Err(open(s, place, "the position of elements that differ in shape"));
     }
     let mut rows = Vec::with_capacity(values.len());
     for value in values {
@@ -154,13 +153,18 @@ fn split(s: &mut ItemCx<'_, '_>) -> Items {
     let keeps = s.attrs.flag_or("keepdims", 1)?;
     let dims = s.builder().dims(x);
     let axis = normalize_axis(axis, dims.len())?;
-    let Some(extent) = dims[axis].as_const() else { return Err(open("the number of parts")) };
+    let Some(extent) = dims[axis].as_const() else {
+        return Err(Fault::unsupported(
+            format!("the number of parts depends on {}", dims[axis]),
+            "pin the dimension: sequences have a structure that is known while compiling",
+        ));
+    };
     let given = s.optional(1)?;
     let sizes = match given {
         None => vec![1; usize::try_from(extent.min(MAX_PARTS + 1)).unwrap_or(0)],
         Some(sizes) => {
             let scalar = s.builder().rank(sizes) == 0;
-            let sizes = constants(s, sizes).ok_or_else(|| open("the size of a part"))?;
+            let Some(sizes) = constants(s, sizes) else { return Err(open(s, sizes, "the size of a part")) };
             match sizes.as_slice() {
                 // As many parts of this size as there are, and what is left.
                 &[size] if scalar && size > 0 && extent / size <= MAX_PARTS => {

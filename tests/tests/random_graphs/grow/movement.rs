@@ -187,6 +187,14 @@ pub fn range(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(vec![b.node(Op::Range { count }, &[start, delta])?])
 }
 
+/// The number of the run, as the low bits of what random numbers are made from.
+pub fn run_count(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let dtype = choices.pick(&[DType::I64, DType::F32, DType::U64]);
+    let mut b = g.builder();
+    let count = b.node(Op::RunCount, &[])?;
+    Ok(vec![b.cast(count, dtype)?])
+}
+
 /// A shape as a tensor, which shape arithmetic follows.
 pub fn extents(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let x = g.value(choices, |_| true)?;

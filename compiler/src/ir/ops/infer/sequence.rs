@@ -89,6 +89,11 @@ pub(super) fn extents(values: &[Expr], rank: u8, inputs: &[Option<&Type>]) -> Re
     }
 }
 
+pub(super) fn run_count(inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {
+    Operands::new(inputs, &[], 0)?;
+    Ok(vec![tensor(DType::U64, Vec::new())])
+}
+
 /// Operands the condition and the captures; the results are the outputs of either region.
 pub(super) fn branch(
     then_region: &Region,

@@ -434,6 +434,8 @@ fn made_up_tensors() {
     check(&Op::Extents { values: exprs(&["n"]), rank: 0 }, &[], "i64[]");
     refuse(&Op::Extents { values: exprs(&["n", "3"]), rank: 0 }, &[], "a scalar holds one extent, and there are 2");
     refuse(&Op::Extents { values: exprs(&["n"]), rank: 1 }, &["f32[]"], "there are 1 operands, and at most 0 can be");
+    check(&Op::RunCount, &[], "u64[]");
+    refuse(&Op::RunCount, &["f32[]"], "there are 1 operands, and at most 0 can be");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod layers;
 mod movement;
 mod numeric;
 mod quantized;
+mod random;
 mod refused;
 mod sequences;
 mod windows;
