@@ -41,14 +41,11 @@ const fn microsoft(
 
 /// y = x * s + t with s = scale / sqrt(var + epsilon) and t = bias - mean * s. One product and one sum, as two nodes.
 fn batch_norm(cx: &mut Cx<'_, '_>) -> Imported {
-    cx.attrs.ignore(&["momentum"]);
+    let momentum = f64::from(cx.attrs.float_or("momentum", 0.9)?);
     let epsilon = epsilon(cx, 1e-5)?;
     let per_channel = cx.attrs.flag_or("spatial", 1)?;
     if cx.attrs.flag_or("training_mode", 0)? {
-        return Err(Fault::unsupported(
-            "BatchNormalization in training mode is not supported",
-            "export the model for inference (model.eval() in PyTorch)",
-        ));
+        return batch_norm_in_training(cx, epsilon, momentum);
     }
     let x = cx.input(0)?;
     let [scale, bias, mean, var] = [cx.input(1)?, cx.input(2)?, cx.input(3)?, cx.input(4)?];
@@ -75,6 +72,45 @@ fn batch_norm(cx: &mut Cx<'_, '_>) -> Imported {
     };
     let scaled = cx.b.binary(ScalarOp::Mul, x, slope)?;
     one(cx.b.binary(ScalarOp::Add, scaled, shift)?)
+}
+
+/// Normalization by the mean and the variance of the batch; results 1 and 2 are the running ones,
+/// `running * momentum + batch * (1 - momentum)`. The variance is that of the elements, not an estimate.
+fn batch_norm_in_training(cx: &mut Cx<'_, '_>, epsilon: f64, momentum: f64) -> Imported {
+    let x = cx.input(0)?;
+    let [scale, bias, mean, var] = [cx.input(1)?, cx.input(2)?, cx.input(3)?, cx.input(4)?];
+    check_channels(cx, x, &[scale, bias, mean, var])?;
+    let (rank, dtype) = (cx.b.rank(x), cx.b.dtype(x));
+    let axes: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
+    let wide = wide_type([dtype, cx.b.dtype(scale), cx.b.dtype(bias), cx.b.dtype(mean), cx.b.dtype(var)]);
+    let x = cx.b.cast(x, wide)?;
+    let of_batch = cx.b.reduce(ReduceKind::Mean, x, &axes)?;
+    let centered = cx.b.binary(ScalarOp::Sub, x, of_batch)?;
+    let squares = cx.b.binary(ScalarOp::Mul, centered, centered)?;
+    let spread = cx.b.reduce(ReduceKind::Mean, squares, &axes)?;
+    let behind = rank.saturating_sub(1).max(1);
+    let (scale, bias) = (cx.b.append_axes(scale, behind)?, cx.b.append_axes(bias, behind)?);
+    let y = cx.b.program(&[centered, scale, spread, bias], |p| {
+        let slope = slope_of(p, wide, epsilon, Arg::Input(1), Arg::Input(2));
+        let scaled = p.push(ScalarOp::Mul, &[Arg::Input(0), slope]);
+        let bias = p.cast(Arg::Input(3), wide);
+        let sum = p.push(ScalarOp::Add, &[scaled, bias]);
+        p.cast(sum, dtype)
+    })?;
+    let mut results = vec![Some(y)];
+    for (running, batch) in [(mean, of_batch), (var, spread)] {
+        let dims = cx.b.dims(running);
+        let batch = cx.b.reshape(batch, dims)?;
+        let kept = cx.b.dtype(running);
+        results.push(Some(cx.b.program(&[running, batch], |p| {
+            let running = p.cast(Arg::Input(0), wide);
+            let old = p.push(ScalarOp::Mul, &[running, p.imm(running, momentum)]);
+            let new = p.push(ScalarOp::Mul, &[Arg::Input(1), p.imm(running, 1.0 - momentum)]);
+            let sum = p.push(ScalarOp::Add, &[old, new]);
+            p.cast(sum, kept)
+        })?));
+    }
+    Ok(results)
 }
 
 /// The type in which parameters of the given types are combined.

@@ -32,10 +32,16 @@ fn batch_normalization_ends_in_one_product_and_one_sum() {
         })
         .collect();
     assert_eq!(on_data, [1, 1]);
-    assert_eq!(
-        batch_norm(&[("training_mode", Attr::Int(1))]).fault(),
-        "BatchNormalization in training mode is not supported"
-    );
+}
+
+#[test]
+fn batch_normalization_in_training_takes_the_statistics_of_the_batch() {
+    let attrs = [("training_mode", Attr::Int(1)), ("epsilon", Attr::Float(0.0)), ("momentum", Attr::Float(0.75))];
+    let case = Case::new(15).input("x", DType::F32, &["n", "2"]).constant("p", floats(&[2], &[2.0, 4.0]));
+    let case = case.outputs("y mean var").node("BatchNormalization", "x p p p p", "y mean var", &attrs);
+    let got = case.run_all(&[floats(&[2, 2], &[1.0, 10.0, 5.0, 12.0])]);
+    let values: Vec<Vec<f64>> = got.iter().map(|(_, value)| value.to_f64s()).collect();
+    assert_eq!(values, [vec![0.0, 0.0, 4.0, 8.0], vec![2.25, 5.75], vec![2.5, 3.25]]);
 }
 
 #[test]
