@@ -1,9 +1,10 @@
-//! What language models do beside attention (ONNX RotaryEmbedding, TensorScatter, CausalConvWithState).
+//! What language models do beside attention (ONNX RotaryEmbedding, TensorScatter, CausalConvWithState; `com.microsoft`
+//! RotaryEmbedding of ONNX Runtime's ContribOperators.md, which has other operands).
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Conv, Math, ScalarOp, ScatterMode, Window};
 
-use super::entry::op;
+use super::entry::{contrib, op};
 use super::positions::positions;
 use super::{Cx, Fault, Imported, OpDef, one};
 use crate::ir::builder::{Built, round_scalar};
@@ -12,21 +13,76 @@ use crate::ir::{Builder, Expr, Op, ValueId};
 pub const DEFS: &[OpDef] = &[
     OpDef { outputs: (1, 2), ..op("CausalConvWithState", 27, (2, 4), causal_conv) },
     op("RotaryEmbedding", 23, (3, 4), rotary_embedding),
+    contrib("RotaryEmbedding", (4, 4), rotary_embedding_with_caches),
     op("TensorScatter", 24, (2, 3), tensor_scatter),
 ];
 
-/// Pairs of features are turned by an angle: `(a, b)` becomes `(a cos - b sin, a sin + b cos)`.
 fn rotary_embedding(cx: &mut Cx<'_, '_>) -> Imported {
+    let heads = cx.attrs.int_opt("num_heads")?.filter(|&heads| heads > 0);
+    rotated(cx, heads.map(Expr::constant), |cx, k, heads_axis| angles(cx, k, heads_axis))
+}
+
+/// Operand 1 has the positions: of each row, or of the first one, from which the others count on. Without a number of
+/// heads it follows from the caches.
+fn rotary_embedding_with_caches(cx: &mut Cx<'_, '_>) -> Imported {
+    let (x, places, cache) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    if cx.attrs.flag_or("is_packed_batching", 0)? {
+        return Err(Fault::unsupported(
+            "RotaryEmbedding of packed batches is not supported",
+            "export the model with batches that are padded",
+        ));
+    }
+    if cx.attrs.float_or("scale", 1.0)? != 1.0 {
+        return Err(Fault::unsupported(
+            "RotaryEmbedding with a scale is not supported: ONNX Runtime does not say what it scales",
+            "put the scale into the caches when exporting",
+        ));
+    }
+    let shape = cx.b.dims(x);
+    let length = match shape.as_slice() {
+        [_, length, _] | [_, _, length, _] => length.clone(),
+        _ => return Err(format!("the operand has rank {}, and 3 or 4 is needed", shape.len()).into()),
+    };
+    let places = match cx.b.rank(places) {
+        1 => {
+            let first = cx.b.reshape(places, vec![Expr::constant(1), Expr::constant(1)])?;
+            let line = positions(&mut cx.b, length, 1, 2)?;
+            let line = cx.b.reshape(line, vec![Expr::constant(1), cx.b.dims(line)[0].clone()])?;
+            cx.b.binary(ScalarOp::Add, first, line)?
+        }
+        2 => places,
+        rank => return Err(format!("the positions have rank {rank}, and 1 or 2 is needed").into()),
+    };
+    let given = cx.attrs.int_opt("num_heads")?.filter(|&heads| heads > 0).map(Expr::constant);
+    let heads = match (given, cx.b.dims(cache).as_slice(), cx.attrs.int_or("rotary_embedding_dim", 0)?) {
+        (Some(heads), _, _) => Some(heads),
+        (None, [_, half], 0) => {
+            shape.last().and_then(|features| features.exact_div(&(half.clone() * Expr::constant(2))))
+        }
+        (None, _, _) => None,
+    };
+    rotated(cx, heads, |cx, k, heads_axis| {
+        let table = cx.input(k + 1)?;
+        let rows = cx.b.node(Op::Gather { axis: 0 }, &[table, places])?;
+        with_heads(cx, rows, heads_axis)
+    })
+}
+
+/// Pairs of features are turned by an angle: `(a, b)` becomes `(a cos - b sin, a sin + b cos)`. `angles` gives the cosines
+/// as 1 and the sines as 2, with an axis of extent 1 for the heads.
+fn rotated(
+    cx: &mut Cx<'_, '_>,
+    heads: Option<Expr>,
+    angles: impl Fn(&mut Cx<'_, '_>, usize, usize) -> Result<ValueId, Fault>,
+) -> Imported {
     let x = cx.input(0)?;
     let shape = cx.b.dims(x);
     let interleaved = cx.attrs.flag_or("interleaved", 0)?;
     let rotated = cx.attrs.int_or("rotary_embedding_dim", 0)?;
-    let heads = cx.attrs.int_opt("num_heads")?.filter(|&heads| heads > 0);
     // Which axis the angles, a row for each position, do not have.
     let (x, heads_axis) = match (shape.len(), heads) {
         (4, _) => (x, 1),
         (3, Some(heads)) => {
-            let heads = Expr::constant(heads);
             let Some(size) = shape[2].exact_div(&heads) else {
                 return Err(format!("{} features are not {heads} heads of one size", shape[2]).into());
             };
@@ -85,6 +141,10 @@ fn angles(cx: &mut Cx<'_, '_>, k: usize, heads_axis: usize) -> Result<ValueId, F
     if let Some(places) = cx.optional(3) {
         table = cx.b.node(Op::Gather { axis: 0 }, &[table, places])?;
     }
+    with_heads(cx, table, heads_axis)
+}
+
+fn with_heads(cx: &mut Cx<'_, '_>, table: ValueId, heads_axis: usize) -> Result<ValueId, Fault> {
     let mut dims = cx.b.dims(table);
     if dims.len() != 3 {
         return Err(format!("the angles have rank {}, and 3 is needed, or 2 with positions", dims.len()).into());

@@ -38,8 +38,8 @@ fn max_pool(cx: &mut Cx<'_, '_>) -> Imported {
     let Some(index_order) = u8::try_from(order).ok().filter(|&order| order <= 1) else {
         return Err(cx.attrs.bad_value("storage_order", format!("is {order}"), "it must be 0 or 1").into());
     };
-    let Placed { frame, pads, extents } = place(cx)?;
     let x = cx.input(0)?;
+    let Placed { frame, pads, extents } = place(cx, x)?;
     if let Some(window) = frame.window(&pads)? {
         let spec = Pool { kind: PoolKind::Max, window, index_order };
         let wanted = if cx.wants(1) { 2 } else { 1 };
@@ -70,18 +70,23 @@ fn lowest(dtype: DType) -> Scalar {
 }
 
 fn average_pool(cx: &mut Cx<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    one(average(cx, x)?)
+}
+
+/// The means of the windows that the node's attributes say, over `x`.
+pub(super) fn average(cx: &mut Cx<'_, '_>, x: ValueId) -> Result<ValueId, Fault> {
     let counts_padding = cx.attrs.flag_or("count_include_pad", 0)?;
     let kind = if counts_padding { PoolKind::AverageCountPad } else { PoolKind::Average };
-    let Placed { frame, pads, extents } = place(cx)?;
-    let x = cx.input(0)?;
+    let Placed { frame, pads, extents } = place(cx, x)?;
     if let Some(window) = frame.window(&pads)? {
-        return one(cx.b.node(Op::Pool(Pool { kind, window, index_order: 0 }, extents), &[x])?);
+        return Ok(cx.b.node(Op::Pool(Pool { kind, window, index_order: 0 }, extents), &[x])?);
     }
     let spec = Pool { kind: PoolKind::AverageCountPad, window: frame.without_pads(), index_order: 0 };
     let pooled = padded(&mut cx.b, x, pads.clone(), None)?;
     let mean = cx.b.node(Op::Pool(spec, extents.clone()), &[pooled])?;
     if counts_padding {
-        return one(mean);
+        return Ok(mean);
     }
     // The mean over a window and the share of it that is inside the operand have the same divisor.
     let mut dims = cx.b.dims(x);
@@ -90,13 +95,13 @@ fn average_pool(cx: &mut Cx<'_, '_>) -> Imported {
     let ones = cx.b.expand(ones, dims)?;
     let inside = padded(&mut cx.b, ones, pads, None)?;
     let share = cx.b.node(Op::Pool(spec, extents), &[inside])?;
-    one(cx.b.binary(ScalarOp::Div, mean, share)?)
+    Ok(cx.b.binary(ScalarOp::Div, mean, share)?)
 }
 
 fn lp_pool(cx: &mut Cx<'_, '_>) -> Imported {
     let kind = PoolKind::Lp(exponent(cx)?);
-    let Placed { frame, pads, extents } = place(cx)?;
     let x = cx.input(0)?;
+    let Placed { frame, pads, extents } = place(cx, x)?;
     let (x, window) = match frame.window(&pads)? {
         Some(window) => (x, window),
         None => (padded(&mut cx.b, x, pads, None)?, frame.without_pads()),
@@ -122,8 +127,7 @@ struct Placed {
     extents: Vec<Expr>,
 }
 
-fn place(cx: &Cx<'_, '_>) -> Result<Placed, Fault> {
-    let x = cx.input(0)?;
+fn place(cx: &Cx<'_, '_>, x: ValueId) -> Result<Placed, Fault> {
     let frame = Frame::of_pool(cx, x)?;
     let rounding = rounding(cx)?;
     let dims = &cx.b.dims(x)[2..];

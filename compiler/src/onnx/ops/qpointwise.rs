@@ -6,6 +6,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ReduceKind, ScalarOp};
 
 use super::entry::contrib;
+use super::pool::average;
 use super::quantize::{dequantize_step, quantize_step, quantized};
 use super::softmax::{as_one_axis, softmax};
 use super::{Cx, Fault, Imported, MANY, OpDef, one};
@@ -14,6 +15,7 @@ use crate::ir::builder::{Built, ProgramWriter};
 
 pub const DEFS: &[OpDef] = &[
     contrib("QLinearAdd", (7, 8), |cx| zip(cx, ScalarOp::Add)),
+    contrib("QLinearAveragePool", (4, 5), average_pool),
     contrib("QLinearConcat", (5, MANY), concat),
     contrib("QLinearGlobalAveragePool", (4, 5), global_average_pool),
     contrib("QLinearLeakyRelu", (4, 5), leaky_relu),
@@ -141,6 +143,27 @@ fn global_average_pool(cx: &mut Cx<'_, '_>) -> Imported {
     }
     let axes: Vec<usize> = if channels_last { (1..rank - 1).collect() } else { (2..rank).collect() };
     one(mean(cx, &axes)?)
+}
+
+fn average_pool(cx: &mut Cx<'_, '_>) -> Imported {
+    let (x, of_x, of_y) = (cx.input(0)?, params(cx, 1)?, params(cx, 3)?);
+    let channels_last = cx.attrs.flag_or("channels_last", 0)?;
+    let rank = cx.b.rank(x);
+    if rank < 3 {
+        return Err(format!("the operand has rank {rank}, and at least 3 is needed").into());
+    }
+    // Where the channels go, and back.
+    let inward: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+    let outward: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+    let mut real = dequantized(cx, x, of_x)?;
+    if channels_last {
+        real = cx.b.transpose(real, &inward)?;
+    }
+    let mut mean = average(cx, real)?;
+    if channels_last {
+        mean = cx.b.transpose(mean, &outward)?;
+    }
+    one(requantized(cx, mean, of_y, x)?)
 }
 
 fn reduce_mean(cx: &mut Cx<'_, '_>) -> Imported {

@@ -2,7 +2,7 @@
 
 use lapidary_runtime::DType;
 
-use super::fixture::{Attr, Case, counted};
+use super::fixture::{Attr, Case, counted, floats};
 use crate::ir::eval::Tensor;
 
 /// x `[batch, seq]`, sliced along `seq`.
@@ -239,4 +239,30 @@ fn ranges_of_floats_follow_from_constants() {
         .node("Mul", "n_float half", "limit", &[])
         .node("Range", "zero limit half", "y", &[]);
     assert_eq!(case.run(&[]).to_f64s(), [0.0, 0.5, 1.0, 1.5, 2.0]);
+}
+
+/// x `[1, 2, 4]` of two positions and two heads of a pair each; row p of the caches is the angle p * 90 degrees.
+fn turned(places: &[i64], rank: usize, attrs: &[(&str, Attr)]) -> Vec<f64> {
+    let mut dims = vec![1; rank - 1];
+    dims.push(places.len());
+    let case = Case::new(17).input("x", DType::F32, &["1", "2", "4"]);
+    let case = case.constant("at", Tensor::from_i64s(DType::I64, dims, places));
+    let case = case.constant("cos", floats(&[4, 1], &[1.0, 0.0, -1.0, 0.0]));
+    let case = case.constant("sin", floats(&[4, 1], &[0.0, 1.0, 0.0, -1.0]));
+    let case = case.node("com.microsoft::RotaryEmbedding", "x at cos sin", "y", attrs);
+    case.run(&[floats(&[1, 2, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])]).to_f64s()
+}
+
+#[test]
+fn a_rotary_embedding_with_caches_counts_on_from_one_position() {
+    // (a, b) by 90 degrees is (-b, a), by 180 degrees (-a, -b).
+    let expected = [-2.0, 1.0, -4.0, 3.0, -5.0, -6.0, -7.0, -8.0];
+    assert_eq!(turned(&[1], 1, &[]), expected);
+    assert_eq!(turned(&[1, 2], 2, &[("num_heads", Attr::Int(2))]), expected);
+    assert_eq!(turned(&[3, 0], 2, &[])[..4], [2.0, -1.0, 4.0, -3.0]);
+    let packed = Case::new(17).input("x", DType::F32, &["1", "2", "4"]).input("at", DType::I64, &["1"]);
+    let packed = packed.input("cos", DType::F32, &["4", "1"]);
+    let attrs = [("is_packed_batching", Attr::Int(1))];
+    let packed = packed.node("com.microsoft::RotaryEmbedding", "x at cos cos", "y", &attrs);
+    assert_eq!(packed.fault(), "RotaryEmbedding of packed batches is not supported");
 }

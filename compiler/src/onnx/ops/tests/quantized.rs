@@ -216,3 +216,26 @@ fn a_quantized_concat_lists_triples() {
     );
     assert!(case.fault().starts_with("4 operands behind the zero point"), "{}", case.fault());
 }
+
+#[test]
+fn means_of_quantized_windows_are_of_real_numbers() {
+    for last in [0, 1] {
+        let dims: &[usize] = if last == 1 { &[1, 2, 2, 1] } else { &[1, 1, 2, 2] };
+        let extents: Vec<String> = dims.iter().map(usize::to_string).collect();
+        let extents: Vec<&str> = extents.iter().map(String::as_str).collect();
+        let case = Case::new(15).input("x", DType::U8, &extents);
+        let case = with_params(case, "x", DType::U8, 0.5, 10);
+        let case = with_params(case, "y", DType::U8, 0.25, 3);
+        let attrs = [
+            ("kernel_shape", Attr::Ints(&[2, 2])),
+            ("pads", Attr::Ints(&[0, 0, 0, 1])),
+            ("count_include_pad", Attr::Int(1)),
+            ("channels_last", Attr::Int(last)),
+        ];
+        let case = case.node("com.microsoft::QLinearAveragePool", "x x_scale x_zero y_scale y_zero", "y", &attrs);
+        let got = case.run(&[bytes(DType::U8, dims, &[10, 30, 50, 14])]);
+        // Real elements are 0, 10, 20, 2; the padding is a real zero.
+        assert_eq!(got.to_i64s(), quantized(&[8.0, 3.0], 0.25, 3.0, U8));
+        assert_eq!(got.dims, if last == 1 { [1, 1, 2, 1] } else { [1, 1, 1, 2] });
+    }
+}
