@@ -29,6 +29,7 @@ pub struct Compiler {
     dims: Vec<(String, Range)>,
     values: Vec<(String, String)>,
     elements: Vec<(String, usize)>,
+    ranks: Vec<(String, usize)>,
     cuda: Option<PathBuf>,
     contents: Contents,
     out_dir: Option<PathBuf>,
@@ -69,6 +70,7 @@ impl Compiler {
             dims: Vec::new(),
             values: Vec::new(),
             elements: Vec::new(),
+            ranks: Vec::new(),
             cuda: None,
             contents: Contents::Plans,
             out_dir: None,
@@ -119,6 +121,12 @@ impl Compiler {
         self
     }
 
+    /// The rank of an input without a shape, whose dimensions are then `NAME.0`, `NAME.1`, ..
+    pub fn rank(mut self, input: impl Into<String>, rank: usize) -> Compiler {
+        self.ranks.push((input.into(), rank));
+        self
+    }
+
     /// The CUDA toolkit (or the NVRTC library, or the nvcc) that compiles the kernels; by default what `CUDA_HOME` or
     /// else `NVCC` names.
     pub fn cuda(mut self, toolkit: impl Into<PathBuf>) -> Compiler {
@@ -153,6 +161,9 @@ impl Compiler {
         let mut model = onnx::load(&self.model)?;
         for (input, count) in &self.elements {
             model.set_elements(input, *count)?;
+        }
+        for (input, rank) in &self.ranks {
+            model.set_rank(input, *rank)?;
         }
         self.fix_inputs(&mut model)?;
         let beside = self.model.parent().unwrap_or(Path::new(""));

@@ -12,7 +12,7 @@ use lapidary::onnx::{self, Fixed, Model, Numbers, Stored, Structure, structure};
 use lapidary::profiles::Profiles;
 use serde::Deserialize;
 
-use super::{Failure, npy};
+use super::{Failure, ShapeArgs, npy};
 
 /// A folder of cases.
 pub struct CaseDir {
@@ -71,17 +71,14 @@ struct ManifestTensor {
 }
 
 impl CaseDir {
-    /// Reads the cases in `dir`: at least one, and each names inputs and outputs that the model has. The
-    /// sequences among the inputs get the numbers of elements in `elements`, or where `dir` has ONNX's data sets those
-    /// that they have in the first.
+    /// Reads the cases in `dir`: at least one, and each names inputs and outputs that the model has. What
+    /// the model leaves open of its inputs is what `shape` states, or where `dir` has ONNX's data sets what the first shows.
     ///
     /// # Errors
     /// The folder, or a file in it, is not what it should be: the call is at fault.
-    pub fn read(dir: &Path, model: &mut Model, elements: &[(String, usize)]) -> Result<CaseDir, Failure> {
+    pub fn read(dir: &Path, model: &mut Model, shape: &ShapeArgs) -> Result<CaseDir, Failure> {
         let found = if dir.join("manifest.json").is_file() {
-            for (name, count) in elements {
-                model.set_elements(name, *count)?;
-            }
+            shape.state_structure(model)?;
             let inputs = onnx::inputs(model)?;
             let names: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
             let mut found = from_manifest(dir, &names, &model.graph().output)?;
@@ -94,11 +91,9 @@ impl CaseDir {
                 }
             }
             found
-        } else if !elements.is_empty() {
-            return Err(Failure::usage(
-                "--elements is given for data sets",
-                "leave it out: the sequences in them tell",
-            ));
+        } else if !shape.elements.is_empty() || !shape.ranks.is_empty() {
+            let what = "--elements or --rank is given for data sets";
+            return Err(Failure::usage(what, "leave it out: the values in them tell"));
         } else {
             let cases = data_sets(dir, model)?;
             CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } }
@@ -236,9 +231,7 @@ fn data_sets(dir: &Path, model: &mut Model) -> Result<Vec<Case>, Failure> {
         let (given, expected) = (values(&given, &ports, model)?, values(&expected, &results, model)?);
         if k == 0 {
             for (info, value) in ports.iter().zip(&given) {
-                if let Some(count) = value.elements() {
-                    model.set_elements(info.name(), count)?;
-                }
+                model.take_structure(info.name(), value)?;
             }
         }
         let given = tensors(&set, &ports, given)?;

@@ -85,7 +85,7 @@ impl ModelArgs {
         if self.seeded_weights {
             model.seed_weights();
         }
-        self.shape.count_elements(&mut model)?;
+        self.shape.state_structure(&mut model)?;
         self.shape.fix(&mut model)?;
         Ok(model)
     }
@@ -102,16 +102,19 @@ struct ShapeArgs {
     values: Vec<(String, Numbers)>,
     /// The number of elements of an input that is a sequence, which becomes the inputs NAME.0, NAME.1 and so on; for an
     /// optional input, 0 says that it is absent.
-    #[arg(long = "elements", value_name = "NAME=COUNT", value_parser = parse_elements)]
+    #[arg(long = "elements", value_name = "NAME=COUNT", value_parser = parse_count)]
     elements: Vec<(String, usize)>,
+    /// The rank of an input without a shape, whose dimensions are then NAME.0, NAME.1 and so on.
+    #[arg(long = "rank", value_name = "NAME=RANK", value_parser = parse_count)]
+    ranks: Vec<(String, usize)>,
     /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
     #[arg(long, default_value = "fp32")]
     precision: Precision,
 }
 
-fn parse_elements(text: &str) -> Result<(String, usize), String> {
-    let (name, count) = text.rsplit_once('=').ok_or("expected NAME=COUNT")?;
-    let count = count.trim().parse().map_err(|error| format!("`{count}`: {error}; expected NAME=COUNT"))?;
+fn parse_count(text: &str) -> Result<(String, usize), String> {
+    let (name, count) = text.rsplit_once('=').ok_or("expected NAME=NUMBER")?;
+    let count = count.trim().parse().map_err(|error| format!("`{count}`: {error}; expected NAME=NUMBER"))?;
     Ok((name.trim().to_owned(), count))
 }
 
@@ -132,10 +135,14 @@ impl ShapeArgs {
         Ok(wrong.check()?)
     }
 
-    fn count_elements(&self, model: &mut Model) -> Result<(), Failure> {
+    /// What the model leaves open of its inputs.
+    fn state_structure(&self, model: &mut Model) -> Result<(), Failure> {
         let mut wrong = Diagnostics::new();
         for (name, count) in &self.elements {
             wrong.keep(model.set_elements(name, *count));
+        }
+        for (name, rank) in &self.ranks {
+            wrong.keep(model.set_rank(name, *rank));
         }
         Ok(wrong.check()?)
     }

@@ -1,4 +1,5 @@
-//! Inputs that are sequences or optional values, as inputs that are tensors.
+//! What a caller states of inputs where the model leaves it open: how many elements a sequence has, whether an optional
+//! value is there, the rank of a tensor without a shape.
 //!
 //! A compiled model takes tensors, and its structure is static, so a caller states how many elements a sequence has
 //! ([`Model::set_elements`]). That is no dimension: it has no range, as each number is another graph. The input `x` of
@@ -7,10 +8,14 @@
 //! with no element is absent; one of which nothing is stated is there. An output that is a sequence becomes the outputs
 //! `y.0`, `y.1`, .. in the same way.
 
-use super::Model;
+use super::{Model, Stored};
+use lapidary_runtime::op::MAX_RANK;
+
+use super::inputs::too_many_axes;
+use super::proto::tensor_shape_proto::Dimension;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::type_proto::Value as TypeValue;
-use super::proto::{NodeProto, TypeProto, ValueInfoProto};
+use super::proto::{NodeProto, TensorShapeProto, TypeProto, ValueInfoProto};
 use crate::diag::{Diagnostic, Place, Result, quoted};
 
 /// The most elements of an input.
@@ -61,6 +66,57 @@ fn is_tensor(ty: &TypeProto) -> bool {
 }
 
 impl Model {
+    /// States the rank of the input `name`, whose type has no shape. Each axis is a dimension of its own, `NAME.AXIS`.
+    ///
+    /// # Errors
+    /// E0414, if there is no such input, or it has a shape; E0404 for a rank that is not supported.
+    pub fn set_rank(&mut self, name: &str, rank: usize) -> Result<()> {
+        let at = Place::value(name);
+        let refused = |why: &str| {
+            Diagnostic::error("E0414", at.clone(), format!("{} cannot be given the rank {rank}", quoted(name))).why(why)
+        };
+        if rank > MAX_RANK {
+            return Err(too_many_axes(at, rank).into());
+        }
+        let Some(shape) = self.input_shape(name) else { return Err(refused("there is no such tensor").into()) };
+        if shape.is_some() {
+            return Err(refused("the model states its shape").help("state its dimensions with --dim").into());
+        }
+        *shape = Some(TensorShapeProto { dim: vec![Dimension::default(); rank] });
+        Ok(())
+    }
+
+    /// States of the input `name` what a value of it shows and the model does not.
+    ///
+    /// # Errors
+    /// E0414 for a value that the input's type does not hold; E0404.
+    pub fn take_structure(&mut self, name: &str, value: &Stored) -> Result<()> {
+        if let Some(count) = value.elements() {
+            self.set_elements(name, count)?;
+        }
+        for (name, tensor) in value.clone().tensors(name) {
+            if let Some(None) = self.input_shape(&name) {
+                self.set_rank(&name, tensor.dims.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The shape in the type of an input that is a tensor, or an optional one.
+    fn input_shape(&mut self, name: &str) -> Option<&mut Option<TensorShapeProto>> {
+        let graph = self.proto.graph.as_mut()?;
+        let info = graph.input.iter_mut().find(|info| info.name() == name)?;
+        let mut ty = info.r#type.as_mut()?;
+        if let Some(TypeValue::OptionalType(_)) = ty.value {
+            let Some(TypeValue::OptionalType(optional)) = ty.value.as_mut() else { return None };
+            ty = optional.elem_type.as_mut()?;
+        }
+        match ty.value.as_mut()? {
+            TypeValue::TensorType(tensor) => Some(&mut tensor.shape),
+            _ => None,
+        }
+    }
+
     /// States how many elements the input `name` has, a sequence or an optional value; of the latter, none says that it
     /// is absent in every run.
     ///

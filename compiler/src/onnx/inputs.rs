@@ -61,7 +61,10 @@ fn input(info: &ValueInfoProto) -> Result<Input> {
     let Some(shape) = &tensor.shape else {
         return Err(refused("an input without a shape")
             .why("kernels are compiled for a rank")
-            .help("give the input a shape, symbolic dimensions where they vary")
+            .help(format!(
+                "state it: --rank {}=RANK, and the dimensions with --dim",
+                quoted(info.name()).trim_matches('"')
+            ))
             .into());
     };
     if shape.dim.len() > MAX_RANK {

@@ -136,8 +136,8 @@ impl Case {
         Ok(tolerance)
     }
 
-    /// The data sets, at least one, each with a value for every input and output; the model gets the number of elements
-    /// that its sequences have in the first.
+    /// The data sets, at least one, each with a value for every input and output; the model is told what it
+    /// leaves open of its inputs and the first shows.
     pub fn data_sets(&self, model: &mut Model) -> Result<Vec<DataSet>, String> {
         let graph = model.graph();
         let stored: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
@@ -153,9 +153,7 @@ impl Case {
             let given = values(&dir, "input", &inputs, model)?;
             if number == 0 {
                 for (info, value) in inputs.iter().zip(&given) {
-                    if let Some(count) = value.elements() {
-                        model.set_elements(info.name(), count).map_err(|error| error.to_string())?;
-                    }
+                    model.take_structure(info.name(), value).map_err(|error| error.to_string())?;
                 }
             }
             let expected = values(&dir, "output", &outputs, model)?;

@@ -23,6 +23,7 @@ pub struct Case {
     opset: i64,
     profiles: Profiles,
     elements: Vec<(&'static str, usize)>,
+    ranks: Vec<(&'static str, usize)>,
 }
 
 /// An attribute's value.
@@ -41,7 +42,7 @@ impl Case {
     pub fn new(opset: i64) -> Case {
         let output = ValueInfoProto { name: Some("y".to_owned()), r#type: None };
         let graph = GraphProto { output: vec![output], ..GraphProto::default() };
-        Case { graph, opset, profiles: Profiles::new(), elements: Vec::new() }
+        Case { graph, opset, profiles: Profiles::new(), elements: Vec::new(), ranks: Vec::new() }
     }
 
     /// An input; `dims` are numbers and symbols.
@@ -67,6 +68,21 @@ impl Case {
     /// The number of elements of an input that is a sequence, as on the command line.
     pub fn elements(mut self, name: &'static str, count: usize) -> Case {
         self.elements.push((name, count));
+        self
+    }
+
+    /// The rank of an input without a shape, as on the command line.
+    pub fn rank(mut self, name: &'static str, rank: usize) -> Case {
+        self.ranks.push((name, rank));
+        self
+    }
+
+    /// Takes the shape from the last input.
+    pub fn shapeless(mut self) -> Case {
+        let last = self.graph.input.last_mut().and_then(|info| info.r#type.as_mut());
+        if let Some(Value::TensorType(tensor)) = last.and_then(|ty| ty.value.as_mut()) {
+            tensor.shape = None;
+        }
         self
     }
 
@@ -145,6 +161,9 @@ impl Case {
         let mut model = load_bytes(proto.encode_to_vec().into(), None)?;
         for (name, count) in &self.elements {
             model.set_elements(name, *count)?;
+        }
+        for (name, rank) in &self.ranks {
+            model.set_rank(name, *rank)?;
         }
         import(&model, &self.profiles)
     }

@@ -138,3 +138,15 @@ fn an_optional_input_is_there_unless_the_caller_says_that_it_is_absent() {
     assert_eq!(sequence.clone().elements("x", 2).run(&[x.clone(), x]).to_i64s(), [2]);
     assert_eq!(sequence.elements("x", 0).fault(), "the optional value is absent, and its element is taken");
 }
+
+#[test]
+fn an_input_without_a_shape_has_the_rank_that_the_caller_states() {
+    let case = Case::new(18).input("x", DType::F32, &["7"]).shapeless().sequence();
+    let case = case.node("ConcatFromSequence", "x", "y", &[("axis", Attr::Int(1))]).elements("x", 2);
+    assert_eq!(case.fault(), "an input without a shape");
+    let stated = case.clone().rank("x.0", 2).rank("x.1", 2);
+    assert_eq!(stated.dims(), ["x.0.0", "x.0.1 + x.1.1"]);
+    assert_eq!(case.clone().rank("x", 2).fault(), "\"x\" cannot be given the rank 2");
+    assert_eq!(stated.rank("x.0", 3).fault(), "\"x.0\" cannot be given the rank 3");
+    assert_eq!(case.rank("x.0", 9).fault(), "a tensor of rank 9");
+}
