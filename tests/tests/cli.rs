@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lapidary::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use lapidary::onnx::proto::type_proto::{self, Value};
+use lapidary::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto};
 use lapidary_tests::{lapidary, root};
 use model::Builder;
 use prost::Message;
@@ -192,6 +193,59 @@ fn an_input_can_be_fixed() {
     scratch.refused("check model.onnx --value axes=0,1", 2, &["E0413", "2 elements do not fill"]);
     scratch.done("compile model.onnx -o crate --target cpu --value axes=1");
     assert!(scratch.read("crate/README.md").contains("| input `axes`, fixed | `1` |\n| written by |"));
+}
+
+/// y = x with z behind it, where x and y are sequences of f32[3].
+fn inserted() -> Vec<u8> {
+    let model = Builder::new("inserted").input("x", FLOAT, &["3"]).input("z", FLOAT, &["3"]);
+    let bytes = model.node("SequenceInsert", &["x", "z"], "y").output("y").bytes();
+    let mut model = ModelProto::decode(bytes.as_slice()).expect("a model");
+    let graph = model.graph.as_mut().expect("a graph");
+    let element = graph.input[0].r#type.clone().map(Box::new);
+    let sequence = Value::SequenceType(Box::new(type_proto::Sequence { elem_type: element }));
+    let sequence = Some(TypeProto { value: Some(sequence) });
+    graph.input[0].r#type = sequence.clone();
+    graph.output[0].r#type = sequence;
+    model.encode_to_vec()
+}
+
+/// A SequenceProto: its tensors are field 3.
+fn sequence(tensors: &[Vec<u8>]) -> Vec<u8> {
+    let field =
+        |tensor: &Vec<u8>| [&[3 << 3 | 2, u8::try_from(tensor.len()).expect("a small tensor")], &tensor[..]].concat();
+    tensors.iter().flat_map(field).collect()
+}
+
+#[test]
+fn sequences_are_tensors_by_element() {
+    let scratch = Scratch::with(inserted());
+    scratch.refused(
+        "check model.onnx",
+        1,
+        &["E0405", "of which is not said how many elements it has", "--elements x=COUNT"],
+    );
+    scratch.refused("check model.onnx --elements z=2", 2, &["E0414", "\"z\" cannot have 2 elements"]);
+    scratch.done("compile model.onnx -o crate --target cpu --elements x=2");
+    let readme = scratch.read("crate/README.md");
+    assert!(readme.contains("`x.0`") && readme.contains("`x.1`") && readme.contains("`y.2`"), "{readme}");
+    let [a, b, c] = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]].map(|values| tensor(&[3], &values));
+    scratch.write("test_data_set_0/input_0.pb", &sequence(&[a.clone(), b.clone()]));
+    scratch.write("test_data_set_0/input_1.pb", &c);
+    scratch.write("test_data_set_0/output_0.pb", &sequence(&[a.clone(), b.clone(), c.clone()]));
+    for target in ["cpu", "reference"] {
+        let said = scratch.done(&format!("verify . --target {target}"));
+        assert!(said.out.ends_with(&format!("3 comparisons ok on {target}\n")), "{}", said.out);
+    }
+    scratch.refused("verify . --elements x=2", 2, &["--elements or --rank is given for data sets"]);
+    scratch.write("test_data_set_0/output_0.pb", &sequence(&[a.clone(), c.clone(), b]));
+    scratch.refused("verify .", 1, &["2 of 3 comparisons failed on cpu"]);
+    scratch.write("test_data_set_0/output_0.pb", &sequence(&[a.clone(), a.clone(), a.clone(), a.clone()]));
+    scratch.refused("verify .", 1, &["the model gives no \"y.3\", which is expected"]);
+    for (file, value) in [("input_0", sequence(&[a.clone()])), ("input_1", c), ("output_0", sequence(&[a.clone(), a]))]
+    {
+        scratch.write(&format!("test_data_set_1/{file}.pb"), &value);
+    }
+    scratch.refused("verify .", 2, &["test_data_set_1 has sequences of other lengths"]);
 }
 
 #[test]

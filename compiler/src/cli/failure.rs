@@ -36,9 +36,9 @@ enum Fault {
     Call,
 }
 
-/// The diagnostics of a call: a model's file that cannot be read, a `--dim` that the model does not have, a `--value`
-/// that does not fit, no CUDA compiler, or one that does not know the target or cannot work.
-const OF_THE_CALL: [&str; 6] = ["E0101", "E0406", "E0413", "E0601", "E0602", "E0603"];
+/// The diagnostics of a call: a model's file that cannot be read, a `--dim` that the model does not have, a `--value`,
+/// `--elements` or `--rank` that does not fit, no CUDA compiler, or one that does not know the target or cannot work.
+const OF_THE_CALL: [&str; 7] = ["E0101", "E0406", "E0413", "E0414", "E0601", "E0602", "E0603"];
 
 impl Failure {
     /// A failure of the call.

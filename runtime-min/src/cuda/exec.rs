@@ -105,7 +105,7 @@ impl<'a> Exec<'a> {
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
-        self.enqueue_run_count(&memory)?;
+        let counted = self.enqueue_run_count(&memory);
         // Words, so that elements of every type are aligned in it.
         let mut words: Vec<u64> = Vec::new();
         let stream = &self.stream;
@@ -125,9 +125,8 @@ impl<'a> Exec<'a> {
             }
             Ok(())
         };
-        let enqueued = self
-            .inputs
-            .enqueue_in(tables.inputs, &memory, stream)
+        let enqueued = counted
+            .and_then(|()| self.inputs.enqueue_in(tables.inputs, &memory, stream))
             .and_then(|()| {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut show)
@@ -154,7 +153,7 @@ impl<'a> Exec<'a> {
         self.stage(shapes, inputs)?;
         let tables = self.engine.tables;
         let memory = self.memory(shapes);
-        self.enqueue_run_count(&memory)?;
+        let counted = self.enqueue_run_count(&memory);
         let stream = &self.stream;
         // Made beforehand, so that the host stays ahead of the device where it can.
         let event = || Event::new(stream.device(), EventUse::Time);
@@ -167,9 +166,8 @@ impl<'a> Exec<'a> {
             marks.push((step.label, event));
             Ok(())
         };
-        let enqueued = self
-            .inputs
-            .enqueue_in(tables.inputs, &memory, stream)
+        let enqueued = counted
+            .and_then(|()| self.inputs.enqueue_in(tables.inputs, &memory, stream))
             .and_then(|()| {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, &memory, stream, &mut self.args, &mut mark)

@@ -206,7 +206,7 @@ fn each_run_is_told_how_many_there_were() {
     };
     for mode in [LaunchMode::Graph, LaunchMode::Stream] {
         let mut rig = Rig::new(&TABLES, false, mode);
-        let mut count = |rig: &mut Rig| {
+        let count = |rig: &mut Rig| {
             assert_eq!(rig.run(&ramp(8)).expect("runs"), expected(8));
             u64::from_le_bytes(rig.exec.output(1).try_into().expect("eight bytes"))
         };

@@ -37,6 +37,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::Recurrent(_)
         | Op::Suppress
         | Op::CumSum { .. }
+        | Op::RunCount
         | Op::If { .. } => Vec::new(),
     }
 }
