@@ -8,10 +8,8 @@ use std::sync::Arc;
 
 use lapidary_runtime::cuda::{Buffers, Device, DeviceBuffer, DriverError, Event, EventUse, Image, Module, Stream};
 use lapidary_runtime::table::{
-    Action, Arch, ArchKind, Dim, Formula, FormulaOp, Images, Kernel, Launch, Param, Place, PlanTables, Port, Profile,
-    Range, Segment, Source, Step, Symbol, Target, Tensor,
     Action, Arch, ArchKind, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port,
-    Profile, Range, Segment, Step, Symbol, Target, Tensor,
+    Profile, Range, Segment, Source, Step, Symbol, Target, Tensor,
 };
 use lapidary_runtime::{DType, Error, Extents, InputRef, LaunchMode, Model, Options, Session, TimingMode, Weights};
 

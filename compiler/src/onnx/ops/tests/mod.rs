@@ -3,9 +3,9 @@
 //! What ONNX's own backend cases cover is not repeated here: these tests are about symbolic extents, faults, operators
 //! without such cases, and paths that the cases do not reach.
 
+mod bodies;
 mod convert;
 mod counted;
-mod bodies;
 mod fixture;
 mod layers;
 mod movement;
