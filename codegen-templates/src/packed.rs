@@ -42,6 +42,7 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         | Kind::Expand
         | Kind::Resize(_)
         | Kind::Recurrent(_)
+        | Kind::Suppress
         | Kind::CumSum { .. }
         | Kind::TopK { .. }
         | Kind::Range

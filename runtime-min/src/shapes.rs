@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn counts_are_bounds_until_they_are_known() {
         use crate::DType;
-        use crate::table::{Constraint, Formula, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
+        use crate::table::{Constraint, Formula, NONE, Place, Port, Range, Segment, Source, Symbol, Target, Tensor};
         let ranges = [Range { min: 1, opt: 4, max: 8 }, Range { min: 0, opt: 8, max: 8 }];
         let (n, double) = ([FormulaOp::Symbol(0)], [FormulaOp::Symbol(1), FormulaOp::Const(2), FormulaOp::Mul]);
         let (dims, counted) = ([Dim::Slot(0)], [Dim::Slot(1)]);
@@ -408,6 +408,7 @@ mod tests {
             inputs: &[Port { name: "x", tensor: 0 }],
             outputs: &[Port { name: "y", tensor: 1 }],
             tensors: &[tensor(&dims), tensor(&counted)],
+            run_count: NONE,
             weight_bytes: 0,
             derived_bytes: 0,
             segments: &[Segment { steps: &[] }, Segment { steps: &[] }],

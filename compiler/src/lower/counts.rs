@@ -95,7 +95,7 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
     let operands = || problem.inputs.iter().chain(&problem.outputs).flatten();
     let payload = super::extents_of(&problem.kind);
     if !operands().any(touched) {
-        return !payload.iter().any(|expr| has(expr));
+        return !payload.iter().any(has);
     }
     let operand = |k: usize| problem.inputs.get(k).and_then(Option::as_ref);
     let untouched = |k: usize| operand(k).is_some_and(|ty| !touched(ty));
@@ -106,7 +106,7 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
             Kind::Slice { starts, steps } => {
                 steps.first() == Some(&1)
                     && starts.first().is_some_and(|start| start.is(0))
-                    && !payload.iter().any(|expr| has(expr))
+                    && !payload.iter().any(has)
                     && operand(0).and_then(|x| x.dims.first()).is_some_and(|first| has(first) || holds(first))
             }
             // Rows of what is not counted, by counted indices; a kernel keeps indices in range.

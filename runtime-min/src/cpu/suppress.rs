@@ -36,9 +36,9 @@ pub fn run(inputs: &Inputs<'_>, out: &mut TensorMut<'_>) -> Result<(), OutOfRang
             }
             kept += 1;
             let best = at(k);
-            for j in k + 1..n {
-                if keep[j] != 0 && overlap(best, at(j), threshold) {
-                    keep[j] = 0;
+            for (keep, j) in keep[k + 1..].iter_mut().zip(k + 1..) {
+                if *keep != 0 && overlap(best, at(j), threshold) {
+                    *keep = 0;
                 }
             }
         }

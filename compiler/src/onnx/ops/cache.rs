@@ -19,7 +19,7 @@ pub const DEFS: &[OpDef] = &[
 
 fn rotary_embedding(cx: &mut Cx<'_, '_>) -> Imported {
     let heads = cx.attrs.int_opt("num_heads")?.filter(|&heads| heads > 0);
-    rotated(cx, heads.map(Expr::constant), |cx, k, heads_axis| angles(cx, k, heads_axis))
+    rotated(cx, heads.map(Expr::constant), angles)
 }
 
 /// Operand 1 has the positions: of each row, or of the first one, from which the others count on. Without a number of

@@ -24,8 +24,8 @@ fn body(op: &str, inputs: &str) -> Case {
 fn flex_attention_goes_through_its_graphs() {
     let operands = [counted(&[1, 2, 2, 2]), counted(&[1, 1, 3, 2]), counted(&[1, 1, 3, 2])];
     // Scores of zero share alike, and probabilities of one add up what there is.
-    let nothing = || ("score_mod", Attr::Graph(body("Sub", "s s")));
-    let everything = ("prob_mod", Attr::Graph(body("Div", "s s")));
+    let nothing = || ("score_mod", Attr::graph(body("Sub", "s s")));
+    let everything = ("prob_mod", Attr::graph(body("Div", "s s")));
     let means: Vec<f64> = {
         let v = operands[2].to_f64s();
         (0..2).map(|k| (v[k] + v[k + 2] + v[k + 4]) / 3.0).collect()
@@ -41,7 +41,7 @@ fn flex_attention_goes_through_its_graphs() {
 
 #[test]
 fn the_graphs_of_flex_attention_keep_type_and_shape() {
-    let of = |body: Case| attention(&[("score_mod", Attr::Graph(body))]).fault();
+    let of = |body: Case| attention(&[("score_mod", Attr::graph(body))]).fault();
     assert_eq!(
         of(body("IsNaN", "s")),
         "score_mod gives bool[1, 2, 2, 3], and must give the type and shape of its operand, f32[1, 2, 2, 3]"
@@ -62,7 +62,7 @@ fn batched_scan(lengths: &str) -> Case {
     let sums = sums.node("Add", "s x", "t", &[]).node("Identity", "t", "u", &[]);
     let case = Case::new(8).input("n", DType::I64, &["2"]).input("s", DType::F32, &["2", "2"]);
     let case = case.input("x", DType::F32, &["2", "3", "2"]).outputs("y z");
-    let attrs = [("body", Attr::Graph(sums)), ("num_scan_inputs", Attr::Int(1))];
+    let attrs = [("body", Attr::graph(sums)), ("num_scan_inputs", Attr::Int(1))];
     case.node("Scan", &format!("{lengths} s x"), "y z", &attrs)
 }
 
@@ -87,7 +87,7 @@ fn a_map_takes_element_by_element() {
     let case = ["a", "b", "c"].into_iter().fold(Case::new(18), |case, name| case.input(name, DType::F32, &["2"]));
     let map = |operands: &str| {
         let case = case.clone().node("SequenceConstruct", "a b", "s", &[]).node("SequenceConstruct", "c", "t", &[]);
-        case.outputs("y z").node("SequenceMap", operands, "y z", &[("body", Attr::Graph(sum.clone()))])
+        case.outputs("y z").node("SequenceMap", operands, "y z", &[("body", Attr::graph(sum.clone()))])
     };
     let [a, b, c] = [[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]].map(|values| floats(&[2], &values));
     let got = map("s c").run_all(&[a.clone(), b.clone(), c]);
@@ -105,13 +105,13 @@ fn a_loop_carries_a_sequence_and_a_branch_gives_one() {
     let body = body.node("Identity", "on", "go", &[]).node("SequenceInsert", "s x round", "t", &[]).outputs("go t");
     let case = Case::new(18).input("x", DType::F32, &["2"]).constant("count", scalar(3));
     let case = case.node("SequenceEmpty", "", "none", &[]);
-    let case = case.node("Loop", "count _ none", "y", &[("body", Attr::Graph(body))]);
+    let case = case.node("Loop", "count _ none", "y", &[("body", Attr::graph(body))]);
     let x = floats(&[2], &[1.0, 2.0]);
     let got = case.run_all(std::slice::from_ref(&x));
     assert_eq!(got, ["y.0", "y.1", "y.2"].map(|name| (name.to_owned(), x.clone())));
 
     let choose = |otherwise: &str| {
-        let branch = |operands: &str| Attr::Graph(Case::new(18).node("SequenceConstruct", operands, "y", &[]));
+        let branch = |operands: &str| Attr::graph(Case::new(18).node("SequenceConstruct", operands, "y", &[]));
         let case = Case::new(18).input("x", DType::F32, &["2"]).input("z", DType::F32, &["2"]);
         let attrs = [("then_branch", branch("x z")), ("else_branch", branch(otherwise))];
         case.input("flag", DType::Bool, &[]).node("If", "flag", "y", &attrs)

@@ -31,9 +31,12 @@ fn positions_of_a_vector_and_of_a_scalar() {
 #[test]
 fn counts_go_on() {
     let masked = |case: Case| {
-        case.input("x", DType::F32, &["n", "2"])
-            .input("mask", DType::Bool, &["n"])
-            .node("Compress", "x mask", "rows", &[("axis", Attr::Int(0))])
+        case.input("x", DType::F32, &["n", "2"]).input("mask", DType::Bool, &["n"]).node(
+            "Compress",
+            "x mask",
+            "rows",
+            &[("axis", Attr::Int(0))],
+        )
     };
     let shape = masked(Case::new(17)).node("Shape", "rows", "y", &[]);
     let sum = masked(Case::new(17)).node("ReduceMean", "rows", "y", &[("axes", Attr::Ints(&[0]))]);

@@ -34,7 +34,14 @@ pub enum Attr {
     Text(&'static str),
     Texts(&'static [&'static str]),
     /// A graph: the case's, without its operator set.
-    Graph(Case),
+    Graph(Box<Case>),
+}
+
+impl Attr {
+    /// A graph, such as the body of a loop.
+    pub fn graph(case: Case) -> Attr {
+        Attr::Graph(Box::new(case))
+    }
 }
 
 impl Case {

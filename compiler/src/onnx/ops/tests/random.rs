@@ -125,7 +125,7 @@ fn the_rounds_of_a_loop_differ() {
         let drawn = drawn.node("RandomUniformLike", "x", "r", &attrs);
         let case = Case::new(22).input("x", DType::F32, &["4"]);
         let case = case.constant("count", Tensor::from_i64s(DType::I64, Vec::new(), &[2]));
-        let case = case.node("Loop", "count _", "y", &[("body", Attr::Graph(drawn))]);
+        let case = case.node("Loop", "count _", "y", &[("body", Attr::graph(drawn))]);
         let values = after(&case, &[floats(&[4], &[0.0; 4])], 0);
         assert_ne!(values[..4], values[4..]);
     }
