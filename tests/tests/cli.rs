@@ -241,7 +241,8 @@ fn sequences_are_tensors_by_element() {
     scratch.refused("verify .", 1, &["2 of 3 comparisons failed on cpu"]);
     scratch.write("test_data_set_0/output_0.pb", &sequence(&[a.clone(), a.clone(), a.clone(), a.clone()]));
     scratch.refused("verify .", 1, &["the model gives no \"y.3\", which is expected"]);
-    for (file, value) in [("input_0", sequence(&[a.clone()])), ("input_1", c), ("output_0", sequence(&[a.clone(), a]))]
+    for (file, value) in
+        [("input_0", sequence(std::slice::from_ref(&a))), ("input_1", c), ("output_0", sequence(&[a.clone(), a]))]
     {
         scratch.write(&format!("test_data_set_1/{file}.pb"), &value);
     }
