@@ -17,6 +17,7 @@ pub static PLAN: PlanTables<'static> = PlanTables {
     constraints: CONSTRAINTS,
     inputs: INPUTS,
     outputs: OUTPUTS,
+    run_count: NONE,
     tensors: TENSORS,
     weight_bytes: 17664,
     derived_bytes: 6144,
@@ -28,7 +29,7 @@ pub static PLAN: PlanTables<'static> = PlanTables {
 /// The dimensions that callers choose, and where they are read.
 #[rustfmt::skip]
 static SYMBOLS: &[Symbol<'static>] = &[
-    /* 0 */ Symbol { name: "batch", input: 0, axis: 0 },
+    /* 0 */ Symbol { name: "batch", source: Source::Extent { input: 0, axis: 0 } },
 ];
 
 /// The ranges of the dimensions, and where each buffer lies in the arena.
