@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use lapidary::ir::eval::{self, Tensor, Values};
-use lapidary::ir::{Def, Graph, Op, ValueId};
+use lapidary::ir::{Def, Graph, Op, SymbolSource, ValueId};
 use lapidary_runtime::DType;
 
 use super::data::Random;
@@ -55,7 +55,7 @@ fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks
     let normalizes = |id| matches!(graph.node(id).op, Op::Norm(_) | Op::GroupNorm(_));
     let mut looks = Looks { normalizes: graph.order().into_iter().any(normalizes), ..Looks::default() };
     for seed in seeds {
-        let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: &symbols, peak: 0.0 };
+        let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: symbols.clone(), peak: 0.0 };
         looks.outputs.extend(shaker.run(graph, inputs).ok());
         looks.peak = looks.peak.max(shaker.peak);
     }
@@ -204,7 +204,7 @@ fn symbols(graph: &Graph, inputs: &[Tensor]) -> BTreeMap<String, i64> {
     // A first run.
     let mut symbols = BTreeMap::from([(eval::RUN_COUNT.to_owned(), 0)]);
     for (name, symbol) in &graph.symbols {
-        if let lapidary::ir::SymbolSource::Input { input, axis } = symbol.source {
+        if let SymbolSource::Input { input, axis } = symbol.source {
             symbols.insert(name.to_string(), inputs[input].dims[axis] as i64);
         }
     }
@@ -212,13 +212,14 @@ fn symbols(graph: &Graph, inputs: &[Tensor]) -> BTreeMap<String, i64> {
 }
 
 /// Evaluates a graph with moved operands and results.
-struct Shaker<'s> {
+struct Shaker {
     random: Random,
-    symbols: &'s BTreeMap<String, i64>,
+    /// Counts are added as they are computed.
+    symbols: BTreeMap<String, i64>,
     peak: f64,
 }
 
-impl Shaker<'_> {
+impl Shaker {
     fn run(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
         let mut values: BTreeMap<ValueId, Tensor> =
             graph.inputs().iter().copied().zip(inputs.iter().cloned()).collect();
@@ -236,11 +237,20 @@ impl Shaker<'_> {
             };
             for (value, result) in node.outputs.iter().zip(results) {
                 if let Some(value) = value {
+                    self.learn(graph, *value, &result);
                     values.insert(*value, result);
                 }
             }
         }
         Ok(graph.outputs().iter().map(|(_, value)| tensor(graph, &values, *value)).collect())
+    }
+
+    fn learn(&mut self, graph: &Graph, value: ValueId, result: &Tensor) {
+        for (name, symbol) in &graph.symbols {
+            if matches!(&symbol.source, SymbolSource::Count(count) if count.at == value) {
+                self.symbols.insert(name.to_string(), result.to_i64s()[0]);
+            }
+        }
     }
 
     fn node(&mut self, op: &Op, operands: Vec<Option<Tensor>>) -> Result<Vec<Tensor>, String> {
@@ -250,7 +260,7 @@ impl Shaker<'_> {
             Rounds::Yes => operands.into_iter().map(|x| x.map(|x| self.shake(x, 0.0))).collect(),
         };
         let operands: Vec<Option<&Tensor>> = moved.iter().map(Option::as_ref).collect();
-        let symbols = self.symbols;
+        let symbols = &self.symbols;
         let results = eval::eval_node(op, &operands, &|name| symbols.get(name).copied().unwrap_or(-1))?;
         Ok(match rounds {
             Rounds::No => results,

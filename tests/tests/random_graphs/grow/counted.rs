@@ -13,7 +13,11 @@ pub fn front(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     if !g.outermost {
         return Err("a region does not count".to_owned());
     }
-    let inputs = g.graph.inputs().to_vec();
+    // A half may lose small numbers to zero.
+    let inputs: Vec<_> = g.graph.inputs().iter().copied().filter(|&input| g.dtype(input) != DType::F16).collect();
+    if inputs.is_empty() {
+        return Err("there is nothing to count".to_owned());
+    }
     let counted = choices.pick(&inputs);
     let x = g.value(choices, |ty| !ty.dims.is_empty())?;
     let axis = usize::from(compute::axis(g, x, choices));
