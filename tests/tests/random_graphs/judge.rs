@@ -265,9 +265,14 @@ impl Shaker {
         Ok(match rounds {
             Rounds::No => results,
             Rounds::Yes => {
-                // States and normalized numbers are sums of some of a magnitude around 1, which may cancel.
-                let cancels = matches!(op, Op::Recurrent(_) | Op::Norm(_) | Op::GroupNorm(_));
-                let floor = if cancels { 4.0 } else { 0.0 };
+                let floor = match op {
+                    // States and normalized numbers are sums of some of a magnitude around 1, which may cancel.
+                    Op::Recurrent(_) | Op::Norm(_) | Op::GroupNorm(_) => 4.0,
+                    // Here it is the operand's elements that may cancel.
+                    Op::Resize(..) => largest_of(&moved),
+                    Op::Softmax(spec) if spec.log => largest_of(&moved),
+                    _ => 0.0,
+                };
                 results.into_iter().map(|x| self.shake(x, floor)).collect()
             }
         })
@@ -304,6 +309,12 @@ impl Shaker {
             .collect();
         Tensor::from_f64s(x.dtype, x.dims, &moved)
     }
+}
+
+/// The largest magnitude of an operand's elements.
+fn largest_of(operands: &[Option<Tensor>]) -> f64 {
+    let values = operands.iter().flatten().flat_map(Tensor::to_f64s);
+    values.filter(|value| value.is_finite()).fold(0.0, |largest, value| value.abs().max(largest))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
