@@ -40,6 +40,11 @@ models!(
     magika_v3_3,
     minilm_l6_w8,
     eeg_seizure_bilstm,
+    basic_pitch,
+    caustic_painn_gnn,
+    pplcnet_qdq_derived,
+    pplcnet_qlinear_derived,
+    smart_turn_v3_qdq,
 );
 
 /// The model with 25 `If`s in 50 subgraphs imports and runs.

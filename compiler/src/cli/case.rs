@@ -14,10 +14,16 @@ use serde::Deserialize;
 
 use super::{Failure, ShapeArgs, npy};
 
+/// The share of max |expected| by which a float output may be off where nothing says otherwise: what another order of
+/// additions in `f32` does to a network, with room.
+const SHARE: f64 = 1e-4;
+
+/// The bar of ONNX's own cases, as its test runner has it.
+const ELEMENTWISE: Bar = Bar::Elementwise { relative: 1e-3, absolute: 1e-7 };
+
 /// A folder of cases.
 pub struct CaseDir {
     pub cases: Vec<Case>,
-    pub bar: Bar,
 }
 
 /// Inputs, in the order of the model's, and expected outputs by name.
@@ -31,24 +37,68 @@ pub struct Case {
 pub struct Expected {
     pub name: String,
     pub tensor: Tensor,
+    /// How far a float output may be off.
+    pub bar: Bar,
 }
 
 /// How far a float output may be off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
     /// max |difference| at most this share of max |expected|.
-    OfRange(f64),
+    OfRange(f64, Yardstick),
     /// |difference| at most `absolute + relative * |expected|`, element by element: ONNX's rule.
     Elementwise { relative: f64, absolute: f64 },
     /// ||difference|| / ||expected|| at most this, and the cosine at least that.
     Relative { l2: f64, cosine: f64 },
 }
 
+/// What says how large a share may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Yardstick {
+    /// [`SHARE`].
+    Usual,
+    /// The manifest's `sensitivity`: how far a jitter of 1e-6 of weights and inputs moved the output.
+    Jitter,
+    /// The manifest's `opt_vs_noopt`: how far the golden's maker is from itself with other kernels.
+    Spread,
+    /// As [`Yardstick::Jitter`], measured here on the case at hand.
+    Measured,
+}
+
+impl Bar {
+    /// The bar of a model about which nothing is said.
+    pub const USUAL: Bar = Bar::OfRange(SHARE, Yardstick::Usual);
+}
+
+impl std::fmt::Display for Bar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Bar::OfRange(share, yardstick) => {
+                let whence = match yardstick {
+                    Yardstick::Usual => "",
+                    Yardstick::Jitter => ", as far as the manifest's jitter of 1e-6 moves it",
+                    Yardstick::Spread => ", as far apart as the manifest's two right results are",
+                    Yardstick::Measured => ", as far as a jitter of 1e-6 moves it in this case",
+                };
+                write!(f, "{share:.1e} of the range{whence}")
+            }
+            Bar::Elementwise { relative, absolute } => write!(f, "{absolute:e} + {relative:e} of each element"),
+            Bar::Relative { l2, cosine } => write!(f, "rel-L2 {l2:e}, cosine {cosine}"),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Manifest {
     cases: Vec<ManifestCase>,
     tolerance: Option<Tolerance>,
+    /// Of each jitter of weights and inputs, how far each output moved, as a share of its range.
+    #[serde(default)]
+    sensitivity: BTreeMap<String, Vec<Option<f64>>>,
 }
+
+/// The jitter that stands for another order of `f32` additions, as manifests name it.
+const REORDERED: &str = "1e-6";
 
 #[derive(Deserialize)]
 struct Tolerance {
@@ -68,6 +118,30 @@ struct ManifestCase {
 struct ManifestTensor {
     name: String,
     key: String,
+    /// How far the golden's own maker is from it with another choice of kernels.
+    opt_vs_noopt: Option<Spread>,
+}
+
+#[derive(Deserialize)]
+struct Spread {
+    max_rel_to_range: Option<f64>,
+}
+
+impl Manifest {
+    /// The bar of output `k` of the model, which `expected` describes. Two right implementations are as far apart as
+    /// the manifest says, so no closer agreement can be asked for.
+    fn bar(&self, k: usize, expected: &ManifestTensor) -> Bar {
+        if let Some(Tolerance { rel_l2, cosine }) = self.tolerance {
+            return Bar::Relative { l2: rel_l2, cosine };
+        }
+        let jitter = self.sensitivity.iter().find(|(jitter, _)| jitter.starts_with(REORDERED));
+        let moved = jitter.and_then(|(_, moved)| *moved.get(k)?).map(|share| (share, Yardstick::Jitter));
+        let spread = expected.opt_vs_noopt.as_ref().and_then(|spread| spread.max_rel_to_range);
+        let spread = spread.map(|share| (share, Yardstick::Spread));
+        let stated = [moved, spread].into_iter().flatten().filter(|(share, _)| *share > SHARE);
+        let widest = stated.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        widest.map_or(Bar::USUAL, |(share, yardstick)| Bar::OfRange(share, yardstick))
+    }
 }
 
 impl CaseDir {
@@ -95,8 +169,7 @@ impl CaseDir {
             let what = "--elements or --rank is given for data sets";
             return Err(Failure::usage(what, "leave it out: the values in them tell"));
         } else {
-            let cases = data_sets(dir, model)?;
-            CaseDir { cases, bar: Bar::Elementwise { relative: 1e-3, absolute: 1e-7 } }
+            CaseDir { cases: data_sets(dir, model)? }
         };
         if found.cases.is_empty() {
             return Err(Failure::usage(
@@ -155,9 +228,9 @@ impl CaseDir {
     }
 }
 
-/// Whether the model may have an output of this name: one that it lists, or an element of a sequence that it lists.
-fn may_be_output(outputs: &[ValueInfoProto], name: &str) -> bool {
-    outputs.iter().any(|info| match structure(info.r#type.as_ref()) {
+/// Which of the model's outputs has this name: one that it lists, or an element of a sequence that it lists.
+fn place_of_output(outputs: &[ValueInfoProto], name: &str) -> Option<usize> {
+    outputs.iter().position(|info| match structure(info.r#type.as_ref()) {
         Structure::Sequence(_) | Structure::OptionalSequence(_) => {
             let element = name.strip_prefix(info.name()).and_then(|rest| rest.strip_prefix('.'));
             element.is_some_and(|element| element.parse::<usize>().is_ok())
@@ -169,30 +242,32 @@ fn may_be_output(outputs: &[ValueInfoProto], name: &str) -> bool {
 fn from_manifest(dir: &Path, inputs: &[String], outputs: &[ValueInfoProto]) -> Result<CaseDir, Failure> {
     let path = dir.join("manifest.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::file(&path, error))?;
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| Failure::file(&path, error))?;
+    let manifest: Manifest = serde_json::from_str(&finite(&text)).map_err(|error| Failure::file(&path, error))?;
     let golden = npy::read_archive(&dir.join("golden.npz"))?;
     let mut wrong = Vec::new();
     let mut cases = Vec::new();
     for (k, case) in manifest.cases.iter().enumerate() {
-        let mut tensors = |what: &str, items: &[ManifestTensor], is_name: &dyn Fn(&str) -> bool| {
+        let mut tensors = |what: &str, items: &[ManifestTensor], place: &dyn Fn(&str) -> Option<usize>| {
             let mut found = BTreeMap::new();
             for item in items {
-                match (is_name(&item.name), golden.get(&item.key)) {
-                    (true, Some(tensor)) => drop(found.insert(item.name.clone(), tensor.clone())),
-                    (true, None) => wrong.push(format!("case {k}: golden.npz has no array {}", quoted(&item.key))),
-                    (false, _) => wrong.push(format!("case {k}: the model has no {what} {}", quoted(&item.name))),
+                match (place(&item.name), golden.get(&item.key)) {
+                    (Some(k), Some(tensor)) => {
+                        drop(found.insert(item.name.clone(), (tensor.clone(), manifest.bar(k, item))));
+                    }
+                    (Some(_), None) => wrong.push(format!("case {k}: golden.npz has no array {}", quoted(&item.key))),
+                    (None, _) => wrong.push(format!("case {k}: the model has no {what} {}", quoted(&item.name))),
                 }
             }
             found
         };
-        let mut given = tensors("input", &case.inputs, &|name| inputs.iter().any(|input| input == name));
-        let expected = tensors("output", &case.outputs, &|name| may_be_output(outputs, name));
+        let mut given = tensors("input", &case.inputs, &|name| inputs.iter().position(|input| input == name));
+        let expected = tensors("output", &case.outputs, &|name| place_of_output(outputs, name));
         let missing = inputs.iter().filter(|name| !given.contains_key(*name));
         wrong.extend(missing.map(|name| format!("case {k}: the input {} has no array", quoted(name))));
         cases.push(Case {
             name: format!("case {k}: {}", case.description),
-            inputs: inputs.iter().filter_map(|name| given.remove(name)).collect(),
-            outputs: expected.into_iter().map(|(name, tensor)| Expected { name, tensor }).collect(),
+            inputs: inputs.iter().filter_map(|name| given.remove(name)).map(|(tensor, _)| tensor).collect(),
+            outputs: expected.into_iter().map(|(name, (tensor, bar))| Expected { name, tensor, bar }).collect(),
         });
     }
     if !wrong.is_empty() {
@@ -203,10 +278,32 @@ fn from_manifest(dir: &Path, inputs: &[String], outputs: &[ValueInfoProto]) -> R
             format!("the model has the inputs {} and the outputs {}", list(inputs), list(&outputs)),
         ));
     }
-    let bar = manifest
-        .tolerance
-        .map_or(Bar::OfRange(1e-4), |tolerance| Bar::Relative { l2: tolerance.rel_l2, cosine: tolerance.cosine });
-    Ok(CaseDir { cases, bar })
+    Ok(CaseDir { cases })
+}
+
+/// JSON as Python writes it, without its numbers that are none: `NaN`, `Infinity` and `-Infinity` become `null`.
+fn finite(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(quote) = rest.find('"') {
+        let (plain, quoted) = rest.split_at(quote);
+        out.push_str(&without_names(plain));
+        let mut escaped = false;
+        let end = quoted.char_indices().skip(1).find(|&(_, c)| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        let (string, behind) = quoted.split_at(end.map_or(quoted.len(), |(at, _)| at + 1));
+        out.push_str(string);
+        rest = behind;
+    }
+    out.push_str(&without_names(rest));
+    out
+}
+
+fn without_names(plain: &str) -> String {
+    plain.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null")
 }
 
 fn data_sets(dir: &Path, model: &mut Model) -> Result<Vec<Case>, Failure> {
@@ -246,7 +343,7 @@ fn data_sets(dir: &Path, model: &mut Model) -> Result<Vec<Case>, Failure> {
         cases.push(Case {
             name: format!("test_data_set_{k}"),
             inputs: given.into_iter().map(|(_, tensor)| tensor).collect(),
-            outputs: outputs.into_iter().map(|(name, tensor)| Expected { name, tensor }).collect(),
+            outputs: outputs.into_iter().map(|(name, tensor)| Expected { name, tensor, bar: ELEMENTWISE }).collect(),
         });
     }
     Ok(cases)
@@ -294,4 +391,36 @@ fn later(set: &Path, what: &str, k: usize) -> Option<String> {
     let names = std::fs::read_dir(set).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let number = |name: &str| name.strip_prefix(what)?.strip_prefix('_')?.strip_suffix(".pb")?.parse::<usize>().ok();
     names.filter(|name| number(name).is_some_and(|number| number > k)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_none_are_left_out() {
+        let text = r#"{"min": NaN, "note": "NaN \" -Infinity", "max": [-Infinity, Infinity, 1]}"#;
+        let expected = r#"{"min": null, "note": "NaN \" -Infinity", "max": [null, null, 1]}"#;
+        assert_eq!(finite(text), expected);
+    }
+
+    #[test]
+    fn the_manifest_says_how_far_an_output_may_be_off() {
+        let of = |text: &str, k: usize| {
+            let manifest: Manifest = serde_json::from_str(text).unwrap();
+            manifest.bar(k, &manifest.cases[0].outputs[k])
+        };
+        let case = r#""cases": [{"inputs": [], "outputs": [
+            {"name": "a", "key": "a"},
+            {"name": "b", "key": "b", "opt_vs_noopt": {"max_rel_to_range": 0.03}},
+            {"name": "c", "key": "c", "opt_vs_noopt": {"max_rel_to_range": 1e-6}}]}]"#;
+        let sensitivity = r#""sensitivity": {"1e-6 (fp32 reordering)": [0.004, 0.01, null], "5e-4 (TF32)": [1, 1, 1]}"#;
+        let text = format!("{{{case}, {sensitivity}}}");
+        assert_eq!(of(&text, 0), Bar::OfRange(0.004, Yardstick::Jitter));
+        assert_eq!(of(&text, 1), Bar::OfRange(0.03, Yardstick::Spread));
+        assert_eq!(of(&text, 2), Bar::USUAL);
+        assert_eq!(of(&format!("{{{case}}}"), 0), Bar::USUAL);
+        let stated = format!(r#"{{{case}, {sensitivity}, "tolerance": {{"rel_l2": 0.5, "cosine": 0.9}}}}"#);
+        assert_eq!(of(&stated, 0), Bar::Relative { l2: 0.5, cosine: 0.9 });
+    }
 }

@@ -68,7 +68,8 @@ impl Distance {
             return false;
         }
         match bar {
-            Bar::OfRange(share) => self.max_abs <= share * self.range,
+            // A stated share is a rounded quotient: one step of a quantized output is exactly that far off.
+            Bar::OfRange(share, _) => self.max_abs <= share * self.range * (1.0 + 1e-6),
             Bar::Elementwise { .. } => true,
             Bar::Relative { l2, cosine } => self.rel_l2 <= l2 && self.cosine >= cosine,
         }
@@ -91,6 +92,7 @@ impl std::fmt::Display for Distance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::case::Yardstick;
     use lapidary_runtime::DType;
 
     fn vector(values: &[f64]) -> Tensor {
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn nan_is_right_only_where_it_is_expected() {
-        let bar = Bar::OfRange(1e-4);
+        let bar = Bar::OfRange(1e-4, Yardstick::Usual);
         let nan = f64::NAN;
         assert!(Distance::of(&vector(&[1.0, nan]), &vector(&[1.0, nan]), bar).within(bar));
         assert!(!Distance::of(&vector(&[1.0, nan]), &vector(&[1.0, 2.0]), bar).within(bar));
@@ -110,14 +112,14 @@ mod tests {
     fn bars_hold() {
         let (a, b) = (vector(&[1.0, 100.0]), vector(&[1.005, 100.0]));
         for (bar, within) in [
-            (Bar::OfRange(1e-4), true),
-            (Bar::OfRange(1e-6), false),
+            (Bar::OfRange(1e-4, Yardstick::Usual), true),
+            (Bar::OfRange(1e-6, Yardstick::Usual), false),
             (Bar::Elementwise { relative: 1e-3, absolute: 1e-7 }, false),
             (Bar::Relative { l2: 1e-3, cosine: 0.999 }, true),
         ] {
             assert_eq!(Distance::of(&a, &b, bar).within(bar), within, "{bar:?}");
         }
-        let bar = Bar::OfRange(1.0);
+        let bar = Bar::OfRange(1.0, Yardstick::Usual);
         let ints = |values: &[i64]| Tensor::from_i64s(DType::I64, vec![values.len()], values);
         assert!(!Distance::of(&ints(&[1 << 60]), &ints(&[(1 << 60) + 1]), bar).within(bar));
     }

@@ -17,6 +17,7 @@ mod npy;
 mod output;
 mod progress;
 mod run;
+mod spread;
 mod verify;
 
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ mod conv;
 mod detect;
 mod gather;
 mod index;
+mod jitter;
 pub mod lowp;
 mod matmul;
 mod movement;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use jitter::run_jittered;
 use lapidary_runtime::DType;
 pub use tensor::{Tensor, Values};
 
@@ -45,7 +47,7 @@ pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
 /// As [`run`], where the session has done `before` runs: what random numbers depend on.
 pub fn run_after(graph: &Graph, inputs: &[Tensor], before: u64) -> Result<Vec<Tensor>, EvalError> {
     let symbols = Symbols::of_inputs(graph, inputs, before)?;
-    run_graph(graph, inputs, &symbols, &mut |_, _| {})
+    run_graph(graph, inputs, &symbols, &mut |_, _| {}, &mut |_, _| {})
 }
 
 /// As [`run`], and shows every value of the graph (not those inside regions) as soon as it is there.
@@ -55,7 +57,7 @@ pub fn run_observed(
     observe: &mut dyn FnMut(ValueId, &Tensor),
 ) -> Result<Vec<Tensor>, EvalError> {
     let symbols = Symbols::of_inputs(graph, inputs, 0)?;
-    run_graph(graph, inputs, &symbols, observe)
+    run_graph(graph, inputs, &symbols, observe, &mut |_, _| {})
 }
 
 /// What an evaluation asks `symbols` for, beside the symbols of formulas, where the operation depends on the run. No
@@ -110,8 +112,7 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
             let [condition] = condition.as_slice() else { return Err("the condition is not one element".to_owned()) };
             let region = if *condition != 0 { then_region } else { else_region };
             let captures: Vec<Tensor> = x.from(1)?.into_iter().cloned().collect();
-            let symbols = Symbols::of_region(symbols);
-            run_graph(&region.0, &captures, &symbols, &mut |_, _| {}).map_err(|error| error.to_string())
+            run_region(&region.0, &captures, symbols).map_err(|error| error.to_string())
         }
     }
 }
@@ -266,11 +267,18 @@ impl Symbols<'_> {
     }
 }
 
+/// Evaluates a region whose inputs are its captures.
+fn run_region(graph: &Graph, inputs: &[Tensor], symbols: &dyn Fn(&str) -> i64) -> Result<Vec<Tensor>, EvalError> {
+    run_graph(graph, inputs, &Symbols::of_region(symbols), &mut |_, _| {}, &mut |_, _| {})
+}
+
+/// Evaluates a graph; `adjust` may change a node's results before anything sees them.
 fn run_graph(
     graph: &Graph,
     inputs: &[Tensor],
     symbols: &Symbols<'_>,
     observe: &mut dyn FnMut(ValueId, &Tensor),
+    adjust: &mut dyn FnMut(&Node, &mut Tensor),
 ) -> Result<Vec<Tensor>, EvalError> {
     let order = graph.order();
     let mut store = Store::new(graph, &order);
@@ -284,7 +292,7 @@ fn run_graph(
     }
     for &id in &order {
         let node = graph.node(id);
-        let results = {
+        let mut results = {
             let operands: Vec<Option<Tensor>> = node
                 .inputs
                 .iter()
@@ -301,7 +309,8 @@ fn run_graph(
         }
         for (k, value) in node.outputs.iter().enumerate() {
             let Some(value) = *value else { continue };
-            let result = results.get(k).ok_or_else(|| failure(node, format!("there is no result {k}")))?;
+            let result = results.get_mut(k).ok_or_else(|| failure(node, format!("there is no result {k}")))?;
+            adjust(node, result);
             symbols.learn(graph, value, result);
             if let Some((expected, given)) = symbols.disagreement(graph, value, result) {
                 return Err(EvalError::Value { name: graph.value(value).name.to_string(), expected, given });
