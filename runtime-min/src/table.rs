@@ -208,6 +208,11 @@ pub enum Action<'a> {
     /// Gives a symbol the one element of input 0 (`i64`). Steps before this one work on as many elements as there can
     /// be, where that does no harm.
     Count { symbol: u32 },
+    /// Runs segment `body` again and again: at most `most` times, and at most as often as input 1 (one `i64`) says, and
+    /// only while the one element of input 0 (`bool`) is true; either may be absent. The segment ends by writing that
+    /// element and whatever else the next round reads. Behind round `k` each input from 2 on is copied to the output of
+    /// its place, as part `k` of it.
+    Loop { body: u32, most: Dim },
 }
 
 /// A pointwise program: `inputs[k]` is the type of input `k`, each step computes one value, `outputs` names the

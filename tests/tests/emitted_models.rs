@@ -6,7 +6,7 @@ use std::process::Command;
 
 use lapidary_tests::{case_dir, emitted, root};
 
-const MODELS: [&str; 10] = [
+const MODELS: [&str; 13] = [
     "mnist_cntk",
     "ultraface_rfb320",
     "ppocr_cls",
@@ -17,6 +17,9 @@ const MODELS: [&str; 10] = [
     "magika_v3_3",
     "minilm_l6_w8",
     "eeg_seizure_bilstm",
+    "silero_vad_v6",
+    "caustic_painn_gnn",
+    "slanet_plus",
 ];
 
 #[test]

@@ -236,7 +236,7 @@ fn candidates(program: &Program) -> usize {
                 lapidary::lower::Alternatives::Cuda { candidates, .. } => candidates.len(),
                 lapidary::lower::Alternatives::Cpu => 0,
             },
-            Step::If { .. } | Step::Count { .. } => 0,
+            Step::If { .. } | Step::Loop(_) | Step::Count { .. } => 0,
         })
         .max()
         .unwrap_or(0)

@@ -45,6 +45,7 @@ models!(
     pplcnet_qdq_derived,
     pplcnet_qlinear_derived,
     smart_turn_v3_qdq,
+    slanet_plus,
 );
 
 /// The model with 25 `If`s in 50 subgraphs imports and runs.

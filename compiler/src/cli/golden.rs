@@ -16,6 +16,9 @@ const MAX_BYTES: f64 = (256 << 10) as f64;
 /// The most element operations (multiply-adds of a product, elements elsewhere): a few seconds of the evaluator.
 const MAX_WORK: f64 = 2e9;
 
+/// How many rounds a loop is taken to have where only a condition ends it.
+const UNBOUNDED_ROUNDS: f64 = 1024.0;
+
 /// The case, or why there is none.
 pub fn golden(graph: &Graph) -> Result<Golden, String> {
     let mut why = Vec::new();
@@ -99,6 +102,11 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         }
         Op::If { then_region, else_region } => {
             work(&then_region.0, symbols, extents).max(work(&else_region.0, symbols, extents))
+        }
+        // A loop without a bound is taken to have few rounds: it is made up what it runs on.
+        Op::Loop { body, most, .. } => {
+            let most = extents.dims(symbols, std::slice::from_ref(most)).first().map_or(0.0, |&most| most as f64);
+            work(&body.0, symbols, extents) * most.min(UNBOUNDED_ROUNDS)
         }
         Op::Pointwise(program) => results * (1 + program.steps.len()) as f64,
         Op::Reduce(_)

@@ -1,7 +1,7 @@
 //! `lapidary inspect`: what a stage makes of a model.
 
 use clap::{Args, ValueEnum};
-use lapidary::ir::{Graph, Op, ValueId};
+use lapidary::ir::{Graph, ValueId};
 use lapidary::lower::{Alternatives, Program, Residency, SegmentId, Step, Target};
 use lapidary::passes::Report;
 use lapidary::select::Pick;
@@ -112,9 +112,8 @@ fn graph_json(graph: &Graph) -> Value {
             let mut out = json!({
                 "op": node.op.name(), "operands": operands, "results": results, "onnx": node.origin.to_string(),
             });
-            if let Op::If { then_region, else_region } = &node.op {
-                out["then"] = graph_json(&then_region.0);
-                out["else"] = graph_json(&else_region.0);
+            for (name, region) in node.op.regions() {
+                out[name] = graph_json(&region.0);
             }
             out
         })
@@ -159,6 +158,7 @@ fn steps(plan: &TargetPlan, stage: Stage) -> Vec<Value> {
             match step {
                 Step::Count { label, .. } => out.push(json!({ "step": place, "op": "count", "onnx": label })),
                 Step::If { label, .. } => out.push(json!({ "step": place, "op": "if", "onnx": label })),
+                Step::Loop(step) => out.push(json!({ "step": place, "op": "loop", "onnx": step.label })),
                 Step::Work(work) => {
                     let results: Vec<String> =
                         work.outputs.iter().flatten().map(|tensor| describe(program, *tensor)).collect();

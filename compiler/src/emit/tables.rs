@@ -188,7 +188,7 @@ impl Printer<'_> {
         for (k, step) in segment.steps.iter().enumerate() {
             let kernel = match step.action {
                 Action::Launch(launch) => format!(" by {}", self.tables.kernels[launch.kernel as usize].entry),
-                Action::Cpu(_) | Action::If { .. } | Action::Count { .. } => String::new(),
+                Action::Cpu(_) | Action::If { .. } | Action::Loop { .. } | Action::Count { .. } => String::new(),
             };
             let (inputs, outputs) = (self.shapes_of(step.inputs), self.shapes_of(step.outputs));
             let _ = writeln!(self.out, "    // {k}: {inputs} -> {outputs}{kernel}");

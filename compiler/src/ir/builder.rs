@@ -117,8 +117,11 @@ impl<'g> Builder<'g> {
         for constraint in &mut self.graph.constraints[before..] {
             constraint.why = self.origin.to_string().into();
         }
-        let knowns: Vec<Option<Known>> =
-            inputs.iter().map(|value| value.and_then(|value| self.graph.value(value).known.clone())).collect();
+        let of = |value: ValueId| {
+            let value = self.graph.value(value);
+            value.known.clone().or_else(|| value.integral.clone())
+        };
+        let knowns: Vec<Option<Known>> = inputs.iter().map(|value| value.and_then(of)).collect();
         let range = |expr: &Expr| self.graph.range(expr);
         let result_known = types.first().and_then(|ty| known(&op, &knowns, ty, &range));
         let named =
@@ -126,7 +129,10 @@ impl<'g> Builder<'g> {
         let id = self.graph.add_node(op, inputs.to_vec(), named, self.origin.clone());
         let outputs = self.graph.node(id).outputs.clone();
         if let (Some(known), Some(Some(first))) = (result_known, outputs.first()) {
-            self.graph.set_known(*first, known);
+            match self.graph.ty(*first).dtype.is_float() {
+                true => self.graph.set_integral(*first, known),
+                false => self.graph.set_known(*first, known),
+            }
         }
         Ok(outputs)
     }

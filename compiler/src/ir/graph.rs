@@ -113,6 +113,9 @@ pub struct Value {
     pub ty: Type,
     /// What is known of its elements while compiling.
     pub known: Option<Known>,
+    /// Of a float tensor: its elements, where they are known to be these whole numbers. Exporters count in floats; the
+    /// importer follows them until they are integers again, and nothing else reads it.
+    pub integral: Option<Known>,
     pub def: Def,
 }
 
@@ -218,7 +221,7 @@ impl Graph {
     /// Adds an input.
     pub fn add_input(&mut self, name: &str, ty: Type) -> ValueId {
         let def = Def::Input(self.inputs.len());
-        let id = self.add_value(Value { name: name.into(), ty, known: None, def });
+        let id = self.add_value(Value { name: name.into(), ty, known: None, integral: None, def });
         self.inputs.push(id);
         id
     }
@@ -226,7 +229,8 @@ impl Graph {
     /// Adds a constant of `ty`; `bytes` are its packed little-endian elements.
     pub fn add_constant(&mut self, name: &str, ty: Type, constant: Constant) -> ValueId {
         let known = known_of_bytes(&ty, &constant.bytes);
-        self.add_value(Value { name: name.into(), ty, known, def: Def::Constant(constant) })
+        let integral = integral_of_bytes(&ty, &constant.bytes);
+        self.add_value(Value { name: name.into(), ty, known, integral, def: Def::Constant(constant) })
     }
 
     /// Adds a node and the values of its results, whose types the caller has inferred. A `None` type is a result
@@ -241,7 +245,9 @@ impl Graph {
         let node = Node { op, inputs, outputs: Vec::new(), origin };
         let id = NodeId(self.dag.add_node(node));
         let add = |(k, result): (usize, Option<(Arc<str>, Type)>)| {
-            result.map(|(name, ty)| self.add_value(Value { name, ty, known: None, def: Def::Node(id, k) }))
+            result.map(|(name, ty)| {
+                self.add_value(Value { name, ty, known: None, integral: None, def: Def::Node(id, k) })
+            })
         };
         let outputs = results.into_iter().enumerate().map(add).collect();
         self.dag[id.0].outputs = outputs;
@@ -341,6 +347,11 @@ impl Graph {
         self.outputs.push((name.to_owned(), value));
     }
 
+    /// Makes output `k` another value.
+    pub(crate) fn set_output(&mut self, k: usize, value: ValueId) {
+        self.outputs[k].1 = value;
+    }
+
     /// The inputs, in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
@@ -384,6 +395,31 @@ impl Graph {
     /// Records what is known of a value's elements.
     pub fn set_known(&mut self, id: ValueId, known: Known) {
         self.values[id.index()].known = Some(known);
+    }
+
+    /// Records which whole numbers a float value's elements are.
+    pub fn set_integral(&mut self, id: ValueId, known: Known) {
+        self.values[id.index()].integral = Some(known);
+    }
+
+    /// Forgets what is known of values by formulas that read `symbol`, in the regions too.
+    pub(crate) fn forget(&mut self, symbol: &str) {
+        let reads = |known: &Known| known.0.iter().any(|expr| expr.symbols().iter().any(|read| &**read == symbol));
+        for value in &mut self.values {
+            value.known.take_if(|known| reads(known));
+            value.integral.take_if(|known| reads(known));
+        }
+        for id in self.order() {
+            if self.node(id).op.regions().is_empty() {
+                continue;
+            }
+            let op = self.node(id).op.map_regions(|region| {
+                let mut region = region.clone();
+                region.forget(symbol);
+                region
+            });
+            self.set_op(id, op);
+        }
     }
 
     /// Renames a value.
@@ -576,4 +612,18 @@ fn known_of_bytes(ty: &Type, bytes: &[u8]) -> Option<Known> {
         _ => return None,
     };
     (values.len() == count).then_some(Known(values))
+}
+
+/// The whole numbers that a small `f32` constant holds, if it holds nothing else.
+fn integral_of_bytes(ty: &Type, bytes: &[u8]) -> Option<Known> {
+    let count = usize::try_from(ty.count().as_const()?).ok()?;
+    if ty.dtype != DType::F32 || ty.dims.len() > 1 || count > MAX_KNOWN {
+        return None;
+    }
+    let whole = |b: &[u8]| {
+        let x = f32::from_le_bytes(b.try_into().unwrap_or_default());
+        // Beyond 2^24 whole numbers are not told apart.
+        (x.fract() == 0.0 && x.abs() <= 16_777_216.0).then(|| Expr::constant(x as i64))
+    };
+    bytes.chunks_exact(4).map(whole).collect::<Option<Vec<Expr>>>().map(Known)
 }

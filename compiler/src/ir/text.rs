@@ -32,7 +32,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use self::reader::Reader;
-use super::{Constant, Def, Graph, Op};
+use super::{Constant, Def, Graph};
 
 /// The text of a graph.
 pub fn print(graph: &Graph) -> String {
@@ -74,9 +74,8 @@ fn collect_constants(graph: &Graph, found: &mut BTreeMap<String, Bytes>) {
         }
     }
     for id in graph.order() {
-        if let Op::If { then_region, else_region } = &graph.node(id).op {
-            collect_constants(&then_region.0, found);
-            collect_constants(&else_region.0, found);
+        for (_, region) in graph.node(id).op.regions() {
+            collect_constants(&region.0, found);
         }
     }
 }

@@ -18,7 +18,7 @@ use lapidary_runtime::table::ConstraintKind;
 
 use self::equal::Equalities;
 use super::ops::{Inference, extents_of, infer};
-use super::{Def, Expr, Graph, NodeId, Op, Symbol, SymbolSource, Type, ValueId};
+use super::{Def, Expr, Graph, NodeId, Symbol, SymbolSource, Type, ValueId};
 
 /// Checks a whole graph. The errors are one sentence each, every one that was found.
 pub fn verify(graph: &Graph) -> Result<(), Vec<String>> {
@@ -161,11 +161,9 @@ impl<'g> Verifier<'g> {
         if let Err(reason) = self.check_types(id) {
             errors.push(format!("{place}: {reason}"));
         }
-        if let Op::If { then_region, else_region } = &node.op {
-            for (name, region) in [("then", then_region), ("else", else_region)] {
-                let graphs = [self.graphs.as_slice(), &[&region.0]].concat();
-                Verifier::new(&graphs, format!("{place}, {name} branch: ")).run(errors);
-            }
+        for (name, region) in node.op.regions() {
+            let graphs = [self.graphs.as_slice(), &[&region.0]].concat();
+            Verifier::new(&graphs, format!("{place}, {name}: ")).run(errors);
         }
     }
 

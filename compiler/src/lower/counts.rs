@@ -38,6 +38,12 @@ pub(super) fn in_order(graph: &Graph) -> Vec<(Arc<str>, Symbol)> {
 }
 
 impl Lowering<'_> {
+    /// Whether a symbol has its value from `value`.
+    pub(super) fn is_count(&self, graph: &Graph, value: ValueId) -> bool {
+        let counts = |symbol: &Symbol| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);
+        std::ptr::eq(graph, self.symbols) && self.symbols.symbols.values().any(counts)
+    }
+
     /// Takes note of the counts that `value` holds, which has just been computed.
     pub(super) fn counted(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) {
         let holds = |(_, (_, symbol)): &(usize, &(Arc<str>, Symbol))| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);

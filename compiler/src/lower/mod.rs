@@ -1,9 +1,10 @@
 //! Graph to [`Program`]: every node becomes a kernel problem on tensors, with all its alternatives.
 //!
-//! Does: turn reshapes into views, split off what depends on weights alone (the init segment), lay out branches as
-//! segments. Needs: a verified graph. Chooses nothing. What no kernel can do is reported here at the latest, all of it
+//! Does: turn reshapes into views, split off what depends on weights alone (the init segment), lay out branches
+//! and loops as segments. Needs: a verified graph. Chooses nothing. What no kernel can do is reported here at the latest, all of it
 //! together.
 
+mod control;
 mod counts;
 mod cpu;
 mod program;
@@ -16,9 +17,10 @@ use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, Op, Type, ValueId};
+use control::Rounds;
 use counts::OpenCount;
 pub use cpu::cpu_op;
-pub use program::{Alternatives, Buffer, BufferId, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
+pub use program::{Alternatives, Buffer, BufferId, Loop, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 
 /// What a model is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -147,6 +149,10 @@ impl Lowering<'_> {
                 Op::RunCount => self.run_count(graph, node, tensors),
                 Op::If { then_region, else_region } => {
                     self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
+                }
+                Op::Loop { body, carried, most } => {
+                    let rounds = Rounds { body: &body.0, carried: *carried as usize, most };
+                    self.repeat(graph, node, rounds, tensors, segment);
                 }
                 op => match kind_of(op) {
                     Some(kind) => self.problem(graph, node, kind, tensors, segment),
@@ -291,40 +297,6 @@ impl Lowering<'_> {
         );
     }
 
-    /// Both branches become segments that end by writing the node's results.
-    fn branch(&mut self, graph: &Graph, node: &Node, regions: [&Graph; 2], tensors: &mut Tensors, segment: SegmentId) {
-        let operands: Vec<TensorId> =
-            node.inputs.iter().flatten().map(|value| self.tensor(graph, *value, tensors)).collect();
-        self.settle_counts(segment);
-        let Some((&condition, captures)) = operands.split_first() else { crate::bug!("an If without a condition") };
-        let results: Vec<Option<TensorId>> = node
-            .outputs
-            .iter()
-            .map(|value| {
-                let value = (*value)?;
-                let tensor = self.arena_tensor(graph, value);
-                tensors.insert(value, tensor);
-                Some(tensor)
-            })
-            .collect();
-        let [then_segment, else_segment] = regions.map(|region| {
-            self.program.segments.push(Vec::new());
-            let inner = SegmentId(self.program.segments.len() as u32 - 1);
-            self.constraints(region, inner);
-            let mut inside: Tensors = region.inputs().iter().copied().zip(captures.iter().copied()).collect();
-            self.nodes(region, &mut inside, inner);
-            for ((_, value), result) in region.outputs().iter().zip(&results) {
-                if let Some(result) = result {
-                    let from = self.tensor(region, *value, &mut inside);
-                    self.copy(from, *result, inner);
-                }
-            }
-            inner
-        });
-        let label = node.origin.to_string();
-        self.program.segments[segment.0 as usize].push(Step::If { condition, then_segment, else_segment, label });
-    }
-
     fn tensor(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
         if let Some(&tensor) = tensors.get(&value) {
             return tensor;
@@ -367,7 +339,7 @@ impl Lowering<'_> {
 /// The kernel problem of an operation; `None` for views and control flow.
 fn kind_of(op: &Op) -> Option<Kind> {
     let kind = match op {
-        Op::Reshape(_) | Op::BitCast(_) | Op::RunCount | Op::If { .. } => return None,
+        Op::Reshape(_) | Op::BitCast(_) | Op::RunCount | Op::If { .. } | Op::Loop { .. } => return None,
         Op::Pointwise(program) => Kind::Pointwise(program.clone()),
         Op::MatMul(spec, epilogue) => Kind::MatMul(*spec, epilogue.clone()),
         Op::Conv(spec, epilogue) => Kind::Conv(*spec, epilogue.clone()),

@@ -31,7 +31,7 @@ pub struct Program {
     pub outputs: Vec<(String, TensorId)>,
     /// The tensor that gets the number of runs before this one, where the model asks for it.
     pub run_count: Option<TensorId>,
-    /// [`Program::INIT`] runs once at load, [`Program::MAIN`] at every run; others are branches.
+    /// [`Program::INIT`] runs once at load, [`Program::MAIN`] at every run; others are branches and bodies.
     pub segments: Vec<Vec<Step>>,
 }
 
@@ -123,6 +123,23 @@ pub enum Step {
         at: TensorId,
         label: String,
     },
+    Loop(Box<Loop>),
+}
+
+/// Runs a segment again and again. What it carries lies in buffers of its own: steps before this one fill them, and the
+/// last steps of the body fill them again, so that nothing moves between the rounds.
+#[derive(Clone, Debug)]
+pub struct Loop {
+    /// One `bool`, which the body writes: whether there is another round.
+    pub condition: Option<TensorId>,
+    /// One `i64`: the most rounds.
+    pub limit: Option<TensorId>,
+    /// The most rounds that the shapes allow.
+    pub most: Expr,
+    pub body: SegmentId,
+    /// What the body computes in each round, and where all of it goes, one round behind the other.
+    pub rows: Vec<(TensorId, TensorId)>,
+    pub label: String,
 }
 
 /// A kernel problem to solve.

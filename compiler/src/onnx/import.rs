@@ -6,6 +6,7 @@
 //! capture. Declared shapes of anything but the inputs are not read. Recursion is bounded by protobuf's own limit.
 
 mod item;
+mod loops;
 mod regions;
 mod typical;
 mod unsupported;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use lapidary_runtime::op::MAX_RANK;
 
 pub use self::item::{Item, ItemCx};
+pub use self::loops::{Body, Carried, Takes};
 use self::unsupported::Unsupported;
 use super::attrs::Attrs;
 use super::elements::element_name;
@@ -48,6 +50,7 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
         unnamed: 0,
         imported: 0,
         turns: BTreeMap::new(),
+        bodies: 0,
     };
     importer.initializers(proto);
     importer.inputs();
@@ -88,6 +91,8 @@ struct Importer<'m> {
     /// How many nodes were imported, and how many times each, by its address, which is looked up and never walked.
     imported: u32,
     turns: BTreeMap<*const NodeProto, u32>,
+    /// How many times a graph in an attribute was imported: loops in loops are a power of their rounds.
+    bodies: usize,
 }
 
 /// A graph under construction.
@@ -98,11 +103,13 @@ struct Frame {
     captures: BTreeMap<ValueId, ValueId>,
     /// The captured values that are inputs here, in the order of the inputs.
     inputs: Vec<ValueId>,
+    /// Whether it is the body of a loop, which a run goes through again and again.
+    repeats: bool,
 }
 
 impl Frame {
     fn new(graph: Graph) -> Frame {
-        Frame { graph, captures: BTreeMap::new(), inputs: Vec::new() }
+        Frame { graph, captures: BTreeMap::new(), inputs: Vec::new(), repeats: false }
     }
 }
 
@@ -188,6 +195,9 @@ impl<'m> Importer<'m> {
                 let input = frame.graph.add_input(&outer.name, outer.ty);
                 if let Some(known) = outer.known {
                     frame.graph.set_known(input, known);
+                }
+                if let Some(known) = outer.integral {
+                    frame.graph.set_integral(input, known);
                 }
                 frame.inputs.push(value);
                 input
@@ -397,8 +407,9 @@ impl<'m> Importer<'m> {
                 let wanted = node.output.iter().map(|name| !name.is_empty()).collect();
                 let (model, turn) = (self.model, self.turn(node));
                 let in_region = self.graphs.len() > 1;
+                let repeats = self.graphs.iter().any(|frame| frame.repeats);
                 let b = Builder::new(self.graph(), origin, name);
-                let mut cx = Cx { b, attrs, model, opset, turn, inputs, wanted, in_region };
+                let mut cx = Cx { b, attrs, model, opset, turn, inputs, wanted, in_region, repeats };
                 let outputs = import(&mut cx)?;
                 cx.attrs.finish()?;
                 Ok(outputs.into_iter().map(|value| value.map(Item::Tensor)).collect())
@@ -572,7 +583,7 @@ impl<'m> Importer<'m> {
 }
 
 /// The names that a node reads: its operands, and what the graphs in its attributes take from around them.
-fn names_read(node: &NodeProto) -> Vec<&str> {
+pub fn names_read(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     for attribute in &node.attribute {
         for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {

@@ -8,7 +8,7 @@ mod clean;
 mod fuse;
 pub mod precision;
 
-use crate::ir::{self, Graph, NodeId, Op, Patch, Region};
+use crate::ir::{self, Graph, NodeId, Patch};
 pub use precision::Precision;
 
 /// A pass and why it stands where it stands.
@@ -175,15 +175,16 @@ fn sweep(pass: &Pass, rewrite: fn(&Graph, NodeId) -> Option<Patch>, graph: &mut 
 /// Runs a pass inside the regions of every node.
 fn regions(pass: &Pass, graph: &mut Graph, report: &mut Report) {
     for id in graph.order() {
-        let Op::If { then_region, else_region } = &graph.node(id).op else { continue };
-        let symbols = graph.symbols_inside();
-        let [then_region, else_region] = [then_region, else_region].map(|Region(inner)| {
-            let mut inner = (**inner).clone();
-            inner.symbols = symbols.clone();
+        if graph.node(id).op.regions().is_empty() {
+            continue;
+        }
+        let op = graph.node(id).op.map_regions(|inner| {
+            let mut inner = inner.clone();
+            inner.symbols = graph.symbols_inside();
             run_pass(pass, &mut inner, report);
             inner.symbols.clear();
-            Region(Box::new(inner))
+            inner
         });
-        graph.set_op(id, Op::If { then_region, else_region });
+        graph.set_op(id, op);
     }
 }

@@ -9,7 +9,7 @@ use lapidary_runtime::op::{Arg, Instr, Math, Scalar, ScalarOp};
 use lapidary_templates::Program;
 
 use crate::ir::builder::round_scalar;
-use crate::ir::{Def, Graph, Op, Region, Type, ValueId, ops};
+use crate::ir::{Def, Graph, Op, Type, ValueId};
 
 /// The type that `f32` arithmetic is done in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,11 +65,7 @@ fn tf32(mut graph: Graph) -> Graph {
                 Op::MatMul(lapidary_runtime::op::MatMul { math: Math::Tf32, ..spec }, epilogue)
             }
             Op::Conv(spec, epilogue) => Op::Conv(lapidary_runtime::op::Conv { math: Math::Tf32, ..spec }, epilogue),
-            Op::If { then_region, else_region } => Op::If {
-                then_region: Region(Box::new(tf32(*then_region.0))),
-                else_region: Region(Box::new(tf32(*else_region.0))),
-            },
-            op => op,
+            op => op.map_regions(|region| tf32(region.clone())),
         };
         graph.set_op(id, op);
     }
@@ -194,11 +190,7 @@ impl Narrowing {
             Op::Pointwise(program) => Op::Pointwise(self.program(program)),
             Op::MatMul(spec, epilogue) => Op::MatMul(*spec, epilogue.as_ref().map(|program| self.program(program))),
             Op::Conv(spec, epilogue) => Op::Conv(*spec, epilogue.as_ref().map(|program| self.program(program))),
-            Op::If { then_region, else_region } => {
-                let region = |region: &ops::Region| Region(Box::new(self.graph(&region.0, Border::Inside)));
-                Op::If { then_region: region(then_region), else_region: region(else_region) }
-            }
-            op => op.clone(),
+            op => op.map_regions(|region| self.graph(region, Border::Inside)),
         }
     }
 

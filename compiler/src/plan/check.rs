@@ -2,14 +2,15 @@
 //!
 //! It knows nothing of lifetimes, and takes sizes from the tensors that view a buffer and from the chosen candidates, not
 //! from the planner. Each byte range of the shadow says which buffer wrote it last; a step may read a buffer only where
-//! all its bytes are still its own. Behind an `If` only what both branches leave is there.
+//! all its bytes are still its own. Behind an `If` only what both branches leave is there, behind a loop what any number
+//! of rounds leaves.
 
 use std::collections::BTreeMap;
 
 use lapidary_templates::Expr;
 
 use super::{Plan, Scratch};
-use crate::lower::{BufferId, Program, Residency, SegmentId, Step, TensorId, Work};
+use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, TensorId, Work};
 use crate::select::Pick;
 
 /// What kernels may rely on: each buffer starts at a multiple of this many bytes.
@@ -179,8 +180,30 @@ impl Replay<'_> {
                     self.segment(*else_segment);
                     self.shadow = self.shadow.meet(&after_then);
                 }
+                Step::Loop(step) => self.rounds(step),
             }
         }
+    }
+
+    /// Two rounds: the second reads what the first left, and what was there before must have outlived it. More change
+    /// nothing, as each round writes the same places. Behind the loop only what every number of rounds leaves is there.
+    fn rounds(&mut self, step: &Loop) {
+        let label = &step.label;
+        step.limit.iter().for_each(|&limit| self.read(limit, label));
+        for &(_, all) in &step.rows {
+            self.write(self.plan.chosen.program.tensor(all).buffer, label);
+        }
+        let none = self.shadow.clone();
+        for _ in 0..2 {
+            step.condition.iter().for_each(|&condition| self.read(condition, label));
+            self.segment(step.body);
+            for &(row, all) in &step.rows {
+                self.read(row, label);
+                self.read(all, label);
+            }
+        }
+        step.condition.iter().for_each(|&condition| self.read(condition, label));
+        self.shadow = self.shadow.meet(&none);
     }
 
     fn work(&mut self, work: &Work, segment: SegmentId, step: usize) {
@@ -360,6 +383,55 @@ mod tests {
         let graph = text::parse(graph, &|_| None).expect("a graph");
         let program = lower(&graph, Target::Cpu).expect("functions");
         check(plan(select_by(program, &mut |_, _| 0))).expect("a good plan");
+    }
+
+    /// A loop that carries a and reads the capture c in every round, and collects b.
+    const LOOP: &str = r#"graph "g" {
+  input %0 "x" f32[512]
+  %1 "c" f32[512] = pointwise(%0) { in f32; s0 = neg f32 in0; out s0 } from "C"
+  %2 "a" f32[512], %3 "all" f32[9, 512] = loop(_, _, %0, %1) { carried 1 most (9) body "body" {
+    input %0 "round" i64[]
+    input %1 "s" f32[512]
+    input %2 "c" f32[512]
+    %3 "t" f32[512] = pointwise(%1, %2) { in f32 f32; s0 = add f32 in0 in1; out s0 } from "T"
+    %4 "b" f32[512] = pointwise(%3) { in f32; s0 = exp f32 in0; out s0 } from "B"
+    output "next" %3
+    output "row" %4
+  } } from "L"
+  output "a" %2
+  output "all" %3
+}"#;
+
+    fn notices_in_loop(damage: impl FnOnce(&mut Plan), expected: &str) {
+        let graph = text::parse(LOOP, &|_| None).expect("a graph");
+        let program = lower(&graph, Target::Cpu).expect("functions");
+        let mut plan = plan(select_by(program, &mut |_, _| 0));
+        check(plan.clone()).expect("a good plan");
+        damage(&mut plan);
+        let errors = check(plan).map(|_| ()).expect_err(expected).join("; ");
+        assert!(errors.contains(expected), "{errors}");
+    }
+
+    /// Puts the buffer of one tensor in the place of another's.
+    fn put(plan: &mut Plan, name: &str, at: &str) {
+        let (_, at) = offset(plan, at);
+        let (buffer, _) = offset(plan, name);
+        plan.arenas[0].offsets.insert(buffer, at);
+    }
+
+    #[test]
+    fn what_a_loop_reads_again_outlives_its_rounds() {
+        // In the first round the capture is still there, in the second it is not.
+        notices_in_loop(|plan| put(plan, "b", "c"), "is not intact");
+        notices_in_loop(|plan| put(plan, "b", "a"), "is not intact");
+        notices_in_loop(|plan| put(plan, "t", "all"), "is not intact");
+        notices_in_loop(|plan| put(plan, "b", "t"), "is not intact");
+    }
+
+    #[test]
+    fn a_round_that_does_not_write_what_the_next_one_reads() {
+        let forgets = |plan: &mut Plan| drop(plan.chosen.program.segments[2].remove(0));
+        notices_in_loop(forgets, "is not intact");
     }
 
     #[test]

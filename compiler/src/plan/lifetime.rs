@@ -2,12 +2,12 @@
 //!
 //! Steps are numbered in one walk from the main segment through its branches: a branch's steps come behind the step
 //! that takes it, the other branch's behind those. Buffers that live in both branches of an `If` thus never share
-//! memory, which costs a little and is simple.
+//! memory, which costs a little and is simple. A loop's body is walked once.
 
 use std::collections::BTreeMap;
 
 use super::Scratch;
-use crate::lower::{BufferId, Program, Residency, SegmentId, Step, TensorId};
+use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, TensorId};
 
 /// The first and the last step at which a buffer is in use, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,30 @@ impl Walk<'_> {
                     self.segment(*then_segment);
                     self.segment(*else_segment);
                 }
+                Step::Loop(step) => self.rounds(step),
             }
         }
+    }
+
+    /// What is there before the first round and used in one is used in all, so it lives to the end of the last.
+    fn rounds(&mut self, step: &Loop) {
+        let around = |walk: &mut Self| {
+            let results = step.rows.iter().map(|(_, all)| all);
+            step.condition.iter().chain(&step.limit).chain(results).for_each(|&tensor| walk.touch(tensor));
+        };
+        around(self);
+        let before = self.now;
+        self.now += 1;
+        self.segment(step.body);
+        step.rows.iter().for_each(|&(row, _)| self.touch(row));
+        around(self);
+        let now = self.now;
+        for lifetime in self.found.values_mut() {
+            if lifetime.first <= before && lifetime.last > before {
+                lifetime.last = now;
+            }
+        }
+        self.now += 1;
     }
 
     fn touch(&mut self, tensor: TensorId) {

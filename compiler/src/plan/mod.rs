@@ -141,7 +141,7 @@ impl Plan {
         file
     }
 
-    /// The number of kernel launches and other steps of a run, all branches counted.
+    /// The number of kernel launches and other steps of a run, all branches counted, and loops once.
     pub fn step_count(&self) -> usize {
         let segments = self.chosen.program.segments.iter().enumerate();
         segments
@@ -149,7 +149,7 @@ impl Plan {
             .map(|(k, steps)| {
                 let count = |(step, item): (usize, &Step)| match (item, self.chosen.pick(SegmentId(k as u32), step)) {
                     (Step::Work(_), Pick::Kernels(candidate)) => candidate.launches.len(),
-                    (Step::Work(_) | Step::If { .. } | Step::Count { .. }, _) => 1,
+                    (Step::Work(_) | Step::If { .. } | Step::Loop(_) | Step::Count { .. }, _) => 1,
                 };
                 steps.iter().enumerate().map(count).sum::<usize>()
             })

@@ -174,6 +174,17 @@ impl<'b> Writer<'_, 'b> {
                     outputs: &[],
                     label: self.bump.alloc_str(label),
                 }),
+                PlanStep::Loop(step) => {
+                    let (rows, all): (Vec<_>, Vec<_>) =
+                        step.rows.iter().map(|&(row, all)| (Some(row), Some(all))).unzip();
+                    let inputs = self.operands(&[&[step.condition, step.limit], rows.as_slice()].concat());
+                    steps.push(Step {
+                        action: Action::Loop { body: step.body.0, most: self.dim(&step.most) },
+                        inputs: self.bump.alloc_slice_copy(&inputs),
+                        outputs: self.bump.alloc_slice_copy(&self.operands(&all)),
+                        label: self.bump.alloc_str(&step.label),
+                    });
+                }
             }
         }
         Segment { steps: self.bump.alloc_slice_copy(&steps) }

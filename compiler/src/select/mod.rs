@@ -18,7 +18,7 @@ pub struct Chosen {
 /// What runs a step.
 #[derive(Clone, Debug)]
 pub enum Pick {
-    /// The runtime's function, or for an `If` the runtime itself.
+    /// The runtime's function, or for an `If` or a loop the runtime itself.
     Runtime,
     Kernels(Candidate),
 }

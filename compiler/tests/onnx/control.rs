@@ -201,15 +201,104 @@ fn short_loops_are_unrolled() {
     }
 }
 
+/// The name of the operation that each node of the graph is.
+fn operations(graph: &Graph) -> Vec<&'static str> {
+    graph.order().iter().map(|&id| graph.node(id).op.name()).collect()
+}
+
 #[test]
-fn other_loops_say_why_they_are_refused() {
-    assert_eq!(
-        only(looped(65, "_")),
-        "this loop is not supported: up to 65 rounds are more than the 64 that are unrolled"
-    );
-    assert_eq!(only(looped(3, "flag")), "this loop is not supported: whether it goes on depends on the data");
-    assert_eq!(
-        only(looped(0, "_")),
-        "this loop is not supported: it has no rounds, so the extents of what it collects are not known"
-    );
+fn a_long_loop_is_one_operation() {
+    let graph = looped(1000, "_").unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(operations(&graph), ["loop", "pointwise"]);
+    let flag = Tensor::from_i64s(DType::Bool, Vec::new(), &[1]);
+    let results = eval::run(&graph, &[floats(&[2], &[1.0, 0.0]), flag]).expect("results");
+    // The squares of 2 to 1001, with the last state added.
+    let rows: Vec<f64> = results[0].to_f64s().chunks(2).map(|row| row[0]).collect();
+    assert_eq!((rows.len(), rows[0], rows[999]), (1000, 4.0 + 1001.0, 1_002_001.0 + 1001.0));
+    // No round gives no rows, of the extents that the body says.
+    let none = looped(0, "_").unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(none.ty(none.outputs()[0].1).const_dims(), Some(vec![0, 2]));
+}
+
+#[test]
+fn rows_of_an_open_number_of_rounds_are_counted() {
+    let graph = looped(3, "flag").unwrap_or_else(|found| panic!("{found}"));
+    for (flag, expected) in [(0, vec![]), (1, vec![8.0, 13.0, 20.0])] {
+        let flag = Tensor::from_i64s(DType::Bool, Vec::new(), &[flag]);
+        let results = eval::run(&graph, &[floats(&[2], &[1.0, 0.0]), flag]).expect("results");
+        // The squares of 2 to 4, with the last state added.
+        assert_eq!(results[0].dims, [expected.len(), 2]);
+        assert_eq!(results[0].to_f64s().into_iter().step_by(2).collect::<Vec<f64>>(), expected);
+    }
+}
+
+/// A loop over x `[2]` with the given body, which takes i, c and s and gives on and next.
+fn round(nodes: Vec<NodeProto>, rounds: &str, condition: &str) -> Result<Graph, Diagnostics> {
+    let body = graph_of("body", nodes, vec![output("i"), output("c"), output("s")], vec![output("on"), output("next")]);
+    let yes = TensorProto { name: Some("yes".to_owned()), ..super::raw(BOOL, &[], &[1]) };
+    let inputs = vec![input("x", FLOAT, &[2]), input("n", INT64, &[]), input("flag", BOOL, &[])];
+    let constants = vec![i64s("ten", &[], &[10]), i64s("most", &[], &[100_000]), yes];
+    imported(vec![node("", "Loop", &format!("{rounds} {condition} x"), "y", vec![body])], inputs, constants, "")
+}
+
+fn run_round(graph: &Graph, n: i64, flag: i64) -> Vec<f64> {
+    let n = Tensor::from_i64s(DType::I64, Vec::new(), &[n]);
+    let flag = Tensor::from_i64s(DType::Bool, Vec::new(), &[flag]);
+    eval::run(graph, &[floats(&[2], &[1.0, -1.0]), n, flag]).expect("results")[0].to_f64s()
+}
+
+#[test]
+fn the_data_decides_how_many_rounds_there_are() {
+    let doubled = || vec![plain("Add", "s s", "next"), plain("Identity", "c", "on")];
+    let graph = round(doubled(), "n", "_").unwrap_or_else(|found| panic!("{found}"));
+    for (n, last) in [(0, 1.0), (-5, 1.0), (10, 1024.0)] {
+        assert_eq!(run_round(&graph, n, 1), [last, -last]);
+    }
+    // The condition at the start is the caller's; behind it there is none.
+    let graph = round(doubled(), "ten", "flag").unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!((run_round(&graph, 0, 0), run_round(&graph, 0, 1)), (vec![1.0, -1.0], vec![1024.0, -1024.0]));
+    // Ends by what it computes: behind the round in which i is 10.
+    let watched = vec![plain("Add", "s s", "next"), plain("Less", "i ten", "on")];
+    let graph = round(watched, "_", "flag").unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(run_round(&graph, 0, 1), [2048.0, -2048.0]);
+}
+
+#[test]
+fn a_condition_on_the_number_of_the_round_bounds_it() {
+    let watched = vec![plain("Add", "s s", "next"), plain("Less", "i ten", "on")];
+    let graph = round(watched, "most", "flag").unwrap_or_else(|found| panic!("{found}"));
+    let most = graph.order().iter().find_map(|&id| match &graph.node(id).op {
+        Op::Loop { most, .. } => Some(most.clone()),
+        _ => None,
+    });
+    assert_eq!(most.and_then(|most| most.as_const()), Some(11));
+}
+
+#[test]
+fn a_loop_that_never_ends_is_refused() {
+    let endless = "this loop never ends: it has no number of rounds, and no condition that can become false";
+    let doubled = || vec![plain("Add", "s s", "next"), plain("Identity", "c", "on")];
+    assert_eq!(only(round(doubled(), "_", "_")), endless);
+    assert_eq!(only(round(doubled(), "_", "yes")), endless);
+}
+
+#[test]
+fn what_a_loop_carries_keeps_its_shape() {
+    let growing = || vec![node("", "Concat", "s x", "next", vec![integer("axis", 0)]), plain("Identity", "c", "on")];
+    assert_eq!(only(round(growing(), "n", "_")), "this loop carries f32[2], which a round makes f32[4]");
+    // Unrolled it may.
+    let graph = round(growing(), "ten", "_").unwrap_or_else(|found| panic!("{found}"));
+    assert_eq!(graph.ty(graph.outputs()[0].1).const_dims(), Some(vec![22]));
+}
+
+#[test]
+fn loops_in_loops_end_while_compiling() {
+    // Each level is imported several times by each round of the one around it.
+    let mut nodes = vec![plain("Add", "s s", "next"), plain("Identity", "c", "on")];
+    for _ in 0..24 {
+        let ios = (vec![output("i"), output("c"), output("s")], vec![output("on"), output("next")]);
+        let body = graph_of("body", nodes, ios.0, ios.1);
+        nodes = vec![node("", "Loop", "ten _ s", "next", vec![body]), plain("Identity", "c", "on")];
+    }
+    assert!(only(round(nodes, "ten", "_")).starts_with("its loops and branches are more than"));
 }

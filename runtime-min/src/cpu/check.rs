@@ -86,6 +86,15 @@ impl Types<'_> {
                 same(self.input(0)?, DType::I64)?;
                 Ok(Prepared::default())
             }
+            Action::Loop { .. } => {
+                self.operand(0).map_or(Ok(()), |dtype| same(dtype, DType::Bool))?;
+                self.operand(1).map_or(Ok(()), |dtype| same(dtype, DType::I64))?;
+                for (row, rows) in self.inputs.iter().skip(2).zip(self.outputs) {
+                    let both = (*row).zip(*rows).ok_or("a row or the rows are missing")?;
+                    same(both.0.dtype, both.1.dtype)?;
+                }
+                Ok(Prepared::default())
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use crate::cpu::memory::{Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMu
 use crate::cpu::pointwise::Finish;
 use crate::cpu::scan::{End, Running};
 use crate::cpu::{
-    conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, resize, scan, scatter, softmax,
-    suppress,
+    conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, repeat, resize, scan, scatter,
+    softmax, suppress,
 };
 use crate::dtype::DType;
 use crate::error::Error;
@@ -43,6 +43,18 @@ pub fn run_steps(
                 let bytes = memory.read(step.inputs[0]).bytes;
                 let count = bytes.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
                 memory.shapes().set_count(*symbol, count)?;
+            }
+            Action::Loop { body, most } => {
+                let rounds = repeat::limit(step, *most, memory);
+                let mut round = 0;
+                while round < rounds && repeat::goes_on(step, memory) {
+                    if round == 0 {
+                        memory.shapes().check_constraints(*body as usize)?;
+                    }
+                    run_steps(tables, prepared, *body as usize, memory, scratch, observe)?;
+                    repeat::collect(step, round, memory);
+                    round += 1;
+                }
             }
             Action::Launch(_) => unreachable!("the check at load lets no launch through"),
         }

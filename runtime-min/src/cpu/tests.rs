@@ -120,6 +120,51 @@ fn a_condition_picks_its_segment() {
     }
 }
 
+/// x = x * 2 while the condition holds, at most as often as the limit says and as there are rows; the rows are -x.
+#[test]
+fn a_loop_ends_by_its_limit_by_its_bound_or_by_its_condition() {
+    const ROWS: &[Dim] = &[Dim::Const(3), Dim::Const(2)];
+    let tables = PlanTables {
+        tensors: &[
+            tensor(DType::Bool, &[], Place::Arena(0)),
+            tensor(DType::I64, &[], Place::Arena(1)),
+            tensor(F, TWO, Place::Arena(2)),
+            tensor(F, TWO, Place::Arena(3)),
+            tensor(F, TWO, Place::Arena(4)),
+            tensor(F, ROWS, Place::Arena(5)),
+        ],
+        profiles: &[Profile { ranges: &[], arena_bytes: 1536, offsets: &[0, 256, 512, 768, 1024, 1280] }],
+        inputs: &[Port { name: "c", tensor: 0 }, Port { name: "n", tensor: 1 }, Port { name: "x", tensor: 2 }],
+        outputs: &[Port { name: "x", tensor: 2 }, Port { name: "rows", tensor: 5 }],
+        segments: &[
+            Segment { steps: &[] },
+            Segment { steps: &[step(Action::Loop { body: 2, most: Dim::Const(3) }, &[0, 1, 4], &[5])] },
+            Segment {
+                steps: &[
+                    step(Action::Cpu(CpuOp::Pointwise(DOUBLE)), &[2], &[3]),
+                    step(Action::Cpu(CpuOp::Pointwise(NEGATE)), &[3], &[4]),
+                    step(Action::Cpu(CpuOp::Copy), &[3], &[2]),
+                ],
+            },
+        ],
+        ..FIXED
+    };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    for (condition, limit, x, rows) in [
+        (1, 2, 4.0, [-2.0, -2.0, -4.0, -4.0, 0.0, 0.0]),
+        (1, 9, 8.0, [-2.0, -2.0, -4.0, -4.0, -8.0, -8.0]),
+        (1, -1, 1.0, [0.0; 6]),
+        (0, 2, 1.0, [0.0; 6]),
+    ] {
+        let mut session = model.session().unwrap();
+        let (flag, limit) = ([condition], [limit]);
+        let flag = InputRef::from_bytes(DType::Bool, Extents::new(&[]), &flag);
+        session.run(&[flag, InputRef::new(&limit, Extents::new(&[])), input(&[1.0, 1.0])]).unwrap();
+        assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), [x, x]);
+        assert_eq!(session.output(1).unwrap().data::<f32>().unwrap(), rows);
+    }
+}
+
 #[test]
 fn calls_that_make_no_sense_are_errors() {
     let tables = PlanTables {

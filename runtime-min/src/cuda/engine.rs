@@ -166,7 +166,7 @@ fn steps<'t, 'a>(tables: &'t PlanTables<'a>) -> impl Iterator<Item = &'t Step<'a
 fn launches<'t, 'a>(tables: &'t PlanTables<'a>) -> impl Iterator<Item = &'t Launch<'a>> {
     steps(tables).filter_map(|step| match &step.action {
         Action::Launch(launch) => Some(launch),
-        Action::If { .. } | Action::Count { .. } | Action::Cpu(_) => None,
+        Action::If { .. } | Action::Loop { .. } | Action::Count { .. } | Action::Cpu(_) => None,
     })
 }
 

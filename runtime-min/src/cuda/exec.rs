@@ -2,8 +2,8 @@
 //!
 //! Contract: [`Exec::run`] copies the inputs in, enqueues everything, and waits once; it allocates nothing when the
 //! shapes are no larger than before. A failure of the device poisons the session, because what the failed work has
-//! written is unknown. Branches (`If`) are decided by the host, which waits for the condition; it waits for counts too,
-//! where a step or an output needs one.
+//! written is unknown. Branches (`If`) and the rounds of loops are decided by the host, which waits for the condition;
+//! it waits for counts too, where a step or an output needs one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -381,6 +381,18 @@ pub(super) fn run_segment<'a>(
                 run_segment(engine, *branch as usize, shapes, memory, stream, args, observe)?;
             }
             Action::Count { symbol } => count(step, *symbol, shapes, memory, stream)?,
+            Action::Loop { body, most } => {
+                let rounds = read_limit(step, shapes.dim(*most), stream, memory).map_err(during(step.label))?;
+                let mut round = 0;
+                while round < rounds && goes_on(step, stream, memory).map_err(during(step.label))? {
+                    if round == 0 {
+                        shapes.check_constraints(*body as usize)?;
+                    }
+                    run_segment(engine, *body as usize, shapes, memory, stream, args, observe)?;
+                    collect(step, round, shapes, stream, memory).map_err(during(step.label))?;
+                    round += 1;
+                }
+            }
             Action::Cpu(_) => return Err(during(step.label)(DriverError::NotALaunch)),
         }
     }
@@ -401,6 +413,40 @@ fn read<const N: usize>(stream: &Stream, address: CuDevicePtr) -> Result<[u8; N]
     stream.synchronize()?;
     copied?;
     Ok(value)
+}
+
+/// How many rounds a loop has at most: `most`, or fewer where its operand 1 says so.
+fn read_limit(step: &Step<'_>, most: i64, stream: &Stream, memory: &Memory<'_>) -> Result<i64, DriverError> {
+    let Some(&limit) = step.inputs.get(1).filter(|&&limit| limit != NONE) else { return Ok(most) };
+    let bytes = read(stream, memory.address(limit))?;
+    Ok(most.min(i64::from_le_bytes(bytes)))
+}
+
+/// Whether a loop's condition, where it has one, asks for another round.
+fn goes_on(step: &Step<'_>, stream: &Stream, memory: &Memory<'_>) -> Result<bool, DriverError> {
+    match step.inputs.first() {
+        Some(&condition) if condition != NONE => Ok(read::<1>(stream, memory.address(condition))? != [0]),
+        Some(_) | None => Ok(true),
+    }
+}
+
+/// Enqueues the copies of round `round`'s rows to their place among all rows.
+fn collect(
+    step: &Step<'_>,
+    round: i64,
+    shapes: &Shapes<'_>,
+    stream: &Stream,
+    memory: &Memory<'_>,
+) -> Result<(), DriverError> {
+    for (&row, &rows) in step.inputs.iter().skip(2).zip(step.outputs) {
+        let bytes = shapes.bytes(row);
+        let offset = round as u64 * bytes as u64;
+        debug_assert!(offset + bytes as u64 <= shapes.bytes(rows) as u64, "{}: a row behind the rows", step.label);
+        // SAFETY: the tables were checked by the compiler: there is a row for each round, and the rows are disjoint
+        // from it. Both lie in memory that lives until the stream is done.
+        unsafe { stream.copy_on_device(memory.address(rows) + offset, memory.address(row), bytes) }?;
+    }
+    Ok(())
 }
 
 /// Page-locked memory for all inputs or all outputs.

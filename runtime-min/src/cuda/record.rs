@@ -4,7 +4,7 @@
 //! record stands for one profile; [`Record::update`] brings it to other shapes of that profile. Launches that the
 //! shapes leave empty are skipped nodes.
 //!
-//! Not here: plans with branches, or with steps that wait for a count. They run on the stream, see [`Record::is_possible`].
+//! Not here: plans with branches or loops, or with steps that wait for a count. They run on the stream, see [`Record::is_possible`].
 
 use super::engine::{Engine, during};
 use super::error::DriverError;
@@ -119,7 +119,7 @@ pub fn counts_at_end<'a>(tables: &PlanTables<'a>) -> &'a [Step<'a>] {
 fn launches<'a>(tables: &'a PlanTables<'a>) -> impl Iterator<Item = (&'a Step<'a>, &'a Launch<'a>)> {
     tables.segments[PlanTables::MAIN].steps.iter().filter_map(|step| match &step.action {
         Action::Launch(launch) => Some((step, launch)),
-        Action::If { .. } | Action::Count { .. } | Action::Cpu(_) => None,
+        Action::If { .. } | Action::Loop { .. } | Action::Count { .. } | Action::Cpu(_) => None,
     })
 }
 

@@ -128,6 +128,19 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
     }
 }
 
+/// y = x * 2 * 2 ..; two elements a round, of which each round's are collected. Tensor 6 is the limit, 7 the condition.
+const REPEATED: &[Segment<'static>] = &[
+    Segment { steps: &[] },
+    Segment { steps: &[DOUBLE, REPEAT] },
+    Segment { steps: &[NEGATE, Step { inputs: &[2], outputs: &[1], ..NEGATE }] },
+];
+const REPEAT: Step<'static> = Step {
+    action: Action::Loop { body: 2, most: Dim::Const(3) },
+    inputs: &[5, NONE, 2],
+    outputs: &[6],
+    label: "repeat",
+};
+
 static PLAIN_TABLES: PlanTables<'static> = tables(PLAIN);
 static BRANCHED_TABLES: PlanTables<'static> = tables(BRANCHED);
 
@@ -270,6 +283,35 @@ fn branches_are_decided_by_the_host() {
     for (condition, result) in [(true, expected(5)), (false, vec![0.0, -2.0, -4.0, -6.0, -8.0])] {
         let mut rig = Rig::new(&BRANCHED_TABLES, condition, LaunchMode::Graph);
         assert_eq!(rig.run(&ramp(5)).expect("runs"), result);
+        assert_eq!(with(|fake| fake.graphs_made), 0);
+    }
+}
+
+/// The condition stays what it is: the rounds are those of `most`, or none.
+#[test]
+fn rounds_are_counted_by_the_host_and_their_rows_collected() {
+    static ROWS: &[Tensor<'static>] = &[
+        TENSORS[0],
+        TENSORS[1],
+        TENSORS[2],
+        TENSORS[3],
+        TENSORS[4],
+        TENSORS[5],
+        tensor(&[Dim::Const(3), N], Place::Arena(3)),
+    ];
+    const RANGES: &[table::Range] = &[table::Range { min: 0, opt: 8, max: 64 }];
+    static TABLES: PlanTables<'static> = PlanTables {
+        tensors: ROWS,
+        outputs: &[Port { name: "y", tensor: 1 }, Port { name: "rows", tensor: 6 }],
+        profiles: &[Profile { ranges: RANGES, arena_bytes: 1536, offsets: &[0, 256, 512, 768] }],
+        ..tables(REPEATED)
+    };
+    for (condition, rows) in [(true, vec![0.0, -2.0, 0.0, -2.0, 0.0, -2.0]), (false, vec![0.0; 6])] {
+        let mut rig = Rig::new(&TABLES, condition, LaunchMode::Graph);
+        assert_eq!(rig.run(&ramp(2)).expect("runs"), [0.0, 2.0]);
+        let given: Vec<f32> =
+            rig.exec.output(1).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        assert_eq!(given, rows);
         assert_eq!(with(|fake| fake.graphs_made), 0);
     }
 }

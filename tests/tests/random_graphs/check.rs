@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lapidary::ir::eval::{self, Tensor};
-use lapidary::ir::{Constraint, ConstraintKind, Graph, Op, text, verify};
+use lapidary::ir::ops::Region;
+use lapidary::ir::{Constraint, ConstraintKind, Graph, text, verify};
 use lapidary::lower::Target;
 use lapidary::passes;
 use lapidary_runtime::{DType, Error};
@@ -176,13 +177,11 @@ fn on_target(
 
 /// Whether a constraint of a region does not hold; it matters where the region is taken.
 fn breaks_inside(graph: &Graph, outer: &Graph, inputs: &[Tensor]) -> bool {
-    graph.order().into_iter().any(|id| match &graph.node(id).op {
-        Op::If { then_region, else_region } => [then_region, else_region].iter().any(|region| {
-            region.0.constraints.iter().any(|constraint| !holds(constraint, outer, inputs))
-                || breaks_inside(&region.0, outer, inputs)
-        }),
-        _ => false,
-    })
+    let broken = |region: &Region| {
+        region.0.constraints.iter().any(|constraint| !holds(constraint, outer, inputs))
+            || breaks_inside(&region.0, outer, inputs)
+    };
+    graph.order().into_iter().any(|id| graph.node(id).op.regions().iter().any(|(_, region)| broken(region)))
 }
 
 /// Whether a constraint is about what only a run knows; the evaluator judges that.
@@ -246,8 +245,8 @@ fn inputs(graph: &Graph, recipe: &Recipe) -> Vec<Vec<Tensor>> {
 fn has_narrow_floats(graph: &Graph) -> bool {
     let narrow = |dtype: DType| dtype.is_float() && dtype.bits() < 32;
     graph.value_ids().any(|value| narrow(graph.ty(value).dtype))
-        || graph.order().into_iter().any(|id| match &graph.node(id).op {
-            Op::If { then_region, else_region } => [then_region, else_region].iter().any(|r| has_narrow_floats(&r.0)),
-            _ => false,
-        })
+        || graph
+            .order()
+            .into_iter()
+            .any(|id| graph.node(id).op.regions().iter().any(|(_, region)| has_narrow_floats(&region.0)))
 }

@@ -173,7 +173,7 @@ impl Grower<'_> {
         let kind = choices.below(KINDS.len() + 2);
         let grown = match (KINDS.get(kind), inner) {
             (Some(kind), _) => kind(self, &mut choices),
-            (None, Some(inner)) => region::branch(self, &mut choices, inner),
+            (None, Some(inner)) => region::region_op(self, &mut choices, inner),
             (None, None) => compute::binary(self, &mut choices),
         };
         let Ok(values) = grown else { return };

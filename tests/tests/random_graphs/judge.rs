@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use lapidary::ir::eval::{self, Tensor, Values};
-use lapidary::ir::{Def, Graph, Op, SymbolSource, ValueId};
+use lapidary::ir::{Def, Expr, Graph, Op, SymbolSource, Type, ValueId};
 use lapidary_runtime::DType;
 
 use super::data::Random;
@@ -220,6 +220,53 @@ struct Shaker {
 }
 
 impl Shaker {
+    /// Runs a body again and again, as the evaluator does.
+    fn rounds(
+        &mut self,
+        body: &Graph,
+        carried: usize,
+        most: &Expr,
+        operands: &[Option<Tensor>],
+    ) -> Result<Vec<Tensor>, String> {
+        let limit = operands[0].as_ref().map_or(i64::MAX, |limit| limit.to_i64s()[0]);
+        let most = most.as_const().unwrap_or(i64::MAX).min(limit);
+        let watched = usize::from(operands[1].is_some());
+        let mut goes_on = operands[1].as_ref().is_none_or(|start| start.to_i64s()[0] != 0);
+        let mut states: Vec<Tensor> = operands[2..].iter().flatten().cloned().collect();
+        let captures = states.split_off(carried);
+        let rows = body.outputs().len() - watched - carried;
+        let mut collected: Vec<Vec<Tensor>> = vec![Vec::new(); rows];
+        let mut round = 0;
+        while goes_on && round < most {
+            let number = Tensor::from_i64s(DType::I64, Vec::new(), &[round]);
+            let inputs = [&[number], states.as_slice(), &captures].concat();
+            let mut results = self.run(body, &inputs)?;
+            collected.iter_mut().zip(results.split_off(watched + carried)).for_each(|(rows, row)| rows.push(row));
+            states = results.split_off(watched);
+            goes_on = results.first().is_none_or(|again| again.to_i64s()[0] != 0);
+            round += 1;
+        }
+        let mut results = states;
+        for (rows, (_, value)) in collected.into_iter().zip(&body.outputs()[watched + carried..]) {
+            results.push(self.stacked(rows, body.ty(*value))?);
+        }
+        results.push(Tensor::from_i64s(DType::I64, Vec::new(), &[round]));
+        Ok(results)
+    }
+
+    /// Rows along a new first axis.
+    fn stacked(&mut self, rows: Vec<Tensor>, ty: &Type) -> Result<Tensor, String> {
+        let symbol = |name: &str| self.symbols[name];
+        if rows.is_empty() {
+            let dims = ty.dims.iter().map(|dim| dim.eval(&symbol) as usize);
+            return Ok(Tensor::from_f64s(ty.dtype, std::iter::once(0).chain(dims).collect(), &[]));
+        }
+        let rows: Vec<Tensor> =
+            rows.into_iter().map(|row| row.reshaped([&[1], row.dims.as_slice()].concat())).collect::<Result<_, _>>()?;
+        let rows: Vec<Option<&Tensor>> = rows.iter().map(Some).collect();
+        eval::eval_node(&Op::Concat { axis: 0 }, &rows, &symbol).map(|mut joined| joined.remove(0))
+    }
+
     fn run(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
         let mut values: BTreeMap<ValueId, Tensor> =
             graph.inputs().iter().copied().zip(inputs.iter().cloned()).collect();
@@ -233,6 +280,7 @@ impl Shaker {
                     let region = if operands[0].to_i64s()[0] != 0 { then_region } else { else_region };
                     self.run(&region.0, &operands[1..])?
                 }
+                Op::Loop { body, carried, most } => self.rounds(&body.0, *carried as usize, most, &operands)?,
                 op => self.node(op, operands)?,
             };
             for (value, result) in node.outputs.iter().zip(results) {
@@ -341,7 +389,8 @@ fn rounds(op: &Op) -> Rounds {
         | Op::Suppress
         | Op::ArgReduce(_)
         | Op::RunCount
-        | Op::If { .. } => Rounds::No,
+        | Op::If { .. }
+        | Op::Loop { .. } => Rounds::No,
         Op::Pointwise(_)
         | Op::MatMul(..)
         | Op::Conv(..)

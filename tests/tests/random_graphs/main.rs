@@ -1,7 +1,7 @@
 //! Random graphs: passes keep what a graph computes, and every target computes it.
 //!
 //! A seed gives a recipe, a recipe a small graph of mixed operations, types and shapes (symbolic extents, constants,
-//! shared values, several outputs, branches). Of each graph: it verifies before and behind every pass, and its text
+//! shared values, several outputs, branches, loops). Of each graph: it verifies before and behind every pass, and its text
 //! round-trips; the optimized graph has the values of the graph as built (bit for bit where no rounding moved); the
 //! `cpu` target gives them too, with and without passes, at several shapes in one session; the GPU architectures have
 //! kernels or say E0501; and where a GPU is, `cuda` gives the same values (`LAPIDARY_GPU=require` demands one).

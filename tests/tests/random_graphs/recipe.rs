@@ -18,7 +18,7 @@ pub struct Recipe {
     pub data: u16,
 }
 
-/// A node, or a few that belong together; `inner` are the steps of its two regions, if it becomes an `If`.
+/// A node, or a few that belong together; `inner` are the steps of its two regions, if it becomes an `If`, or a loop.
 #[derive(Clone, Debug)]
 pub struct Step {
     pub words: Words,

@@ -7,6 +7,7 @@
 //!
 //! Not here: memory plans, fused kernels, speed.
 
+mod control;
 mod conv;
 mod detect;
 mod gather;
@@ -107,12 +108,9 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::Range { count } => movement::range(x.get(0)?, x.get(1)?, extent(count, symbols)?),
         Op::Extents { values, rank } => movement::extents(&numbers(values), *rank),
         Op::RunCount => Ok(vec![Tensor::from_i64s(DType::U64, Vec::new(), &[symbols(RUN_COUNT)])]),
-        Op::If { then_region, else_region } => {
-            let condition = x.get(0)?.to_i64s();
-            let [condition] = condition.as_slice() else { return Err("the condition is not one element".to_owned()) };
-            let region = if *condition != 0 { then_region } else { else_region };
-            let captures: Vec<Tensor> = x.from(1)?.into_iter().cloned().collect();
-            run_region(&region.0, &captures, symbols).map_err(|error| error.to_string())
+        Op::If { then_region, else_region } => control::branch(&then_region.0, &else_region.0, &x, symbols),
+        Op::Loop { body, carried, most } => {
+            control::repeat(&body.0, *carried as usize, most.eval(symbols), &x, symbols)
         }
     }
 }
@@ -307,11 +305,14 @@ fn run_graph(
         for value in node.inputs.iter().flatten() {
             store.release(*value);
         }
+        // A count may be the last result, and what is known of the others may read it.
+        for (value, result) in node.outputs.iter().zip(&results) {
+            value.iter().for_each(|&value| symbols.learn(graph, value, result));
+        }
         for (k, value) in node.outputs.iter().enumerate() {
             let Some(value) = *value else { continue };
             let result = results.get_mut(k).ok_or_else(|| failure(node, format!("there is no result {k}")))?;
             adjust(node, result);
-            symbols.learn(graph, value, result);
             if let Some((expected, given)) = symbols.disagreement(graph, value, result) {
                 return Err(EvalError::Value { name: graph.value(value).name.to_string(), expected, given });
             }

@@ -17,7 +17,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::Extents { values: dims, .. } => dims.iter().collect(),
         Op::Slice { starts, dims, .. } => starts.iter().chain(dims).collect(),
         Op::Pad { lo, hi, .. } => lo.iter().chain(hi).collect(),
-        Op::TopK { k: count, .. } | Op::Range { count } => vec![count],
+        Op::TopK { k: count, .. } | Op::Range { count } | Op::Loop { most: count, .. } => vec![count],
         Op::Pointwise(_)
         | Op::MatMul(..)
         | Op::Conv(..)
@@ -45,13 +45,11 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
 /// The symbols that carrying out `op` takes: those in its payload, and for a node with regions all that are in them.
 pub fn symbols_of(op: &Op) -> BTreeSet<Arc<str>> {
     let mut symbols: BTreeSet<Arc<str>> = extents_of(op).into_iter().flat_map(Expr::symbols).collect();
-    if let Op::If { then_region, else_region } = op {
-        for region in [then_region, else_region] {
-            let graph = &region.0;
-            symbols.extend(graph.order().into_iter().flat_map(|node| symbols_of(&graph.node(node).op)));
-            let types = graph.value_ids().flat_map(|value| graph.ty(value).dims.iter());
-            symbols.extend(types.flat_map(Expr::symbols));
-        }
+    for (_, region) in op.regions() {
+        let graph = &region.0;
+        symbols.extend(graph.order().into_iter().flat_map(|node| symbols_of(&graph.node(node).op)));
+        let types = graph.value_ids().flat_map(|value| graph.ty(value).dims.iter());
+        symbols.extend(types.flat_map(Expr::symbols));
     }
     symbols
 }

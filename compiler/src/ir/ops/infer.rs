@@ -4,6 +4,7 @@
 //! while compiling (two symbols that must agree) is recorded as a constraint, never guessed. An error is one sentence
 //! without a place. Element values are not looked at here: that is [`super::known`].
 
+mod control;
 mod dense;
 mod index;
 mod movement;
@@ -110,7 +111,8 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::Range { count } => sequence::range(count, inputs, cx),
         Op::Extents { values, rank } => sequence::extents(values, *rank, inputs),
         Op::RunCount => sequence::run_count(inputs),
-        Op::If { then_region, else_region } => sequence::branch(then_region, else_region, inputs, cx),
+        Op::If { then_region, else_region } => control::branch(then_region, else_region, inputs, cx),
+        Op::Loop { body, carried, most } => control::repeat(body, *carried, most, inputs, cx),
     }
 }
 

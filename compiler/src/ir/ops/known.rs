@@ -4,7 +4,8 @@
 //! element by element, so that the importer sees formulas over the symbols where it needs a shape. `None` means that
 //! the value is not known, never that something is wrong.
 //!
-//! Floats are not followed: a `Cast` to a float type ends the chain (see `cast` below, the one place to extend).
+//! Floats are followed where they are whole numbers that their type holds exactly, through sums, differences and
+//! products alone: exporters count in floats.
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Instr, Reduce, ReduceKind, ScalarOp};
@@ -35,6 +36,9 @@ pub fn known(op: &Op, inputs: &[Option<Known>], result: &Type, range: Bounds<'_>
     if count > MAX_ELEMENTS {
         return None;
     }
+    if result.dtype.is_float() && !keeps_whole(op) {
+        return None;
+    }
     let elements = elements(op, inputs, &dims, range)?;
     let is_shape = |element: &Expr| dims.len() <= 1 || element.as_const().is_some();
     let fits = |element: &Expr| is_shape(element) && holds(result.dtype, element, range);
@@ -42,7 +46,15 @@ pub fn known(op: &Op, inputs: &[Option<Known>], result: &Type, range: Bounds<'_>
 }
 
 fn is_tracked(dtype: DType) -> bool {
-    matches!(dtype, DType::I64 | DType::I32 | DType::Bool)
+    matches!(dtype, DType::I64 | DType::I32 | DType::Bool | DType::F32 | DType::F64)
+}
+
+/// Whether float elements go through the operation as they are, or by a program, which looks at each step.
+fn keeps_whole(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Pointwise(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) | Op::Slice { .. } | Op::Concat { .. }
+    )
 }
 
 fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>) -> Option<Vec<Expr>> {
@@ -89,7 +101,8 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::CumSum { .. }
         | Op::TopK { .. }
         | Op::RunCount
-        | Op::If { .. } => None,
+        | Op::If { .. }
+        | Op::Loop { .. } => None,
     }
 }
 
@@ -215,7 +228,10 @@ fn argument(arg: Arg, inputs: &[Option<Known>], steps: &[Option<Expr>], i: usize
     match arg {
         Arg::Input(k) => broadcast_element(&inputs.get(usize::from(k))?.as_ref()?.0, i),
         Arg::Step(k) => steps.get(usize::from(k))?.clone(),
-        Arg::Imm(scalar) if scalar.dtype.is_float() => None,
+        Arg::Imm(scalar) if scalar.dtype.is_float() => {
+            let (value, (_, most)) = (scalar.as_f64(), bounds(scalar.dtype)?);
+            (value.fract() == 0.0 && value.abs() <= most as f64).then(|| Expr::constant(value as i64))
+        }
         Arg::Imm(scalar) => Some(Expr::constant(scalar.as_i64())),
     }
 }
@@ -232,7 +248,7 @@ fn holds(dtype: DType, value: &Expr, range: Bounds<'_>) -> bool {
     }
 }
 
-/// The values of an integer type that are followed; `u64` does not fit in `i64`.
+/// The values of a type that are followed; `u64` does not fit in `i64`.
 fn bounds(dtype: DType) -> Option<(i64, i64)> {
     match dtype {
         DType::I64 => Some((i64::MIN, i64::MAX)),
@@ -243,9 +259,10 @@ fn bounds(dtype: DType) -> Option<(i64, i64)> {
         DType::U16 => Some((0, i64::from(u16::MAX))),
         DType::U8 => Some((0, i64::from(u8::MAX))),
         DType::Bool => Some((0, 1)),
-        DType::F64
-        | DType::F32
-        | DType::F16
+        // The whole numbers up to which each is told from the next.
+        DType::F64 => Some((-(1 << 53), 1 << 53)),
+        DType::F32 => Some((-(1 << 24), 1 << 24)),
+        DType::F16
         | DType::BF16
         | DType::U64
         | DType::F8E4M3FN
@@ -271,6 +288,9 @@ fn step(instr: &Instr, args: &[Option<Expr>; 3], of: &[DType; 3], range: Bounds<
         return cast(instr, args[0].as_ref(), of[0], range);
     }
     bounds(of[0])?;
+    if of[0].is_float() && !is_exact(instr.op) {
+        return None;
+    }
     let a = args[0].as_ref()?;
     let b = args[1].as_ref();
     let compare = |decide: fn(i64, i64) -> Option<bool>| {
@@ -314,6 +334,15 @@ fn step(instr: &Instr, args: &[Option<Expr>; 3], of: &[DType; 3], range: Bounds<
     }
 }
 
+/// Whether a float step on whole numbers gives a whole number, and without rounding where its type holds it.
+fn is_exact(op: ScalarOp) -> bool {
+    use ScalarOp::*;
+    matches!(
+        op,
+        Identity | Neg | Add | Sub | Mul | Min | Max | Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual
+    )
+}
+
 /// Formulas saturate where the operation wraps, so constants that overflow are not followed.
 fn arithmetic(
     a: &Expr,
@@ -340,12 +369,15 @@ fn select(args: &[Option<Expr>; 3]) -> Option<Expr> {
     }
 }
 
-/// Between integers, and from constants: wraps. To `bool`: whether it is not 0. Float constants saturate.
+/// Between integers, and from constants: wraps. To `bool`: whether it is not 0. Float constants saturate; whole numbers
+/// stay what they are, where the type holds them.
 fn cast(instr: &Instr, value: Option<&Expr>, from: DType, range: Bounds<'_>) -> Option<Expr> {
     let (low, high) = bounds(instr.dtype)?;
-    if from.is_float() {
-        let Arg::Imm(scalar) = instr.args[0] else { return None };
+    if let (true, Arg::Imm(scalar)) = (from.is_float(), instr.args[0]) {
         let value = scalar.as_f64();
+        if instr.dtype.is_float() {
+            return (value.fract() == 0.0 && value.abs() <= high as f64).then(|| Expr::constant(value as i64));
+        }
         // `as` truncates toward zero, saturates, and makes NaN 0, as the step does.
         return Some(if instr.dtype == DType::Bool {
             truth(value != 0.0)
@@ -359,6 +391,7 @@ fn cast(instr: &Instr, value: Option<&Expr>, from: DType, range: Bounds<'_>) -> 
         return if least > 0 || most < 0 { Some(truth(true)) } else { value.as_const().map(|v| truth(v != 0)) };
     }
     match value.as_const() {
+        Some(value) if instr.dtype.is_float() || from.is_float() => Some(Expr::constant(value)),
         Some(value) => Some(Expr::constant(wrap(instr.dtype, value))),
         None => Some(value.clone()),
     }

@@ -118,9 +118,21 @@ pub enum Op {
         then_region: Region,
         else_region: Region,
     },
+    /// Rounds of a region, at most `most` (`i64::MAX`: any number). Operands: the most rounds (one `i64`) and whether
+    /// to start (one `bool`), both optional; the `carried` first values; the captures. The region takes the number of
+    /// the round (an `i64` scalar), the carried values and the captures; it gives whether to go on (one `bool`, where
+    /// the operand is there), the next carried values, and rows. Results: the carried values behind the last round; the
+    /// rows of all rounds along a new first axis of extent `most`, of which those behind the last round may be anything
+    /// (the evaluator says 0); the number of rounds, an `i64` scalar.
+    Loop {
+        body: Region,
+        carried: u32,
+        most: Expr,
+    },
 }
 
-/// A graph inside a node. Its inputs are the node's captures, in order; it shares the outer graph's symbols.
+/// A graph inside a node. Its inputs are the node's captures, in order (of a loop, behind what changes from round to
+/// round); it shares the outer graph's symbols.
 #[derive(Clone)]
 pub struct Region(pub Box<Graph>);
 
@@ -165,6 +177,28 @@ impl Op {
             Op::Extents { .. } => "extents",
             Op::RunCount => "run_count",
             Op::If { .. } => "if",
+            Op::Loop { .. } => "loop",
+        }
+    }
+
+    /// The regions, and what each is called; none of most operations.
+    pub fn regions(&self) -> Vec<(&'static str, &Region)> {
+        match self {
+            Op::If { then_region, else_region } => vec![("then", then_region), ("else", else_region)],
+            Op::Loop { body, .. } => vec![("body", body)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The operation with each region replaced.
+    pub fn map_regions(&self, mut f: impl FnMut(&Graph) -> Graph) -> Op {
+        let mut region = |region: &Region| Region(Box::new(f(&region.0)));
+        match self {
+            Op::If { then_region, else_region } => {
+                Op::If { then_region: region(then_region), else_region: region(else_region) }
+            }
+            Op::Loop { body, carried, most } => Op::Loop { body: region(body), carried: *carried, most: most.clone() },
+            op => op.clone(),
         }
     }
 

@@ -234,6 +234,11 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.field("then", then_region)?;
             f.field("else", else_region)
         }
+        Op::Loop { body, carried, most } => {
+            f.field("carried", carried)?;
+            f.formula("most", most)?;
+            f.field("body", body)
+        }
     }
 }
 
@@ -370,9 +375,10 @@ pub(super) fn blanks() -> Vec<Op> {
         Op::Suppress,
         Op::CumSum { axis: 0, exclusive: false, reverse: false },
         Op::TopK { axis: 0, largest: false, k: none.clone() },
-        Op::Range { count: none },
+        Op::Range { count: none.clone() },
         Op::Extents { values: Vec::new(), rank: 1 },
         Op::RunCount,
         Op::If { then_region: region(), else_region: region() },
+        Op::Loop { body: region(), carried: 0, most: none },
     ]
 }

@@ -6,12 +6,19 @@
 use std::collections::BTreeMap;
 
 use lapidary_runtime::DType;
+use lapidary_runtime::op::MAX_RANK;
 
+use super::unsupported::Unsupported;
 use super::{Frame, Importer, Item, ItemCx, Scope};
 use crate::diag::{Diagnostics, quoted};
-use crate::ir::{Graph, Op, Region, ValueId};
+use crate::ir::{Builder, Expr, Graph, Op, Region, ValueId};
 use crate::onnx::ops::{Fault, Items};
-use crate::onnx::proto::GraphProto;
+use crate::onnx::proto::type_proto::Value as Declared;
+use crate::onnx::proto::{GraphProto, NodeProto, ValueInfoProto};
+
+/// How often graphs in attributes are imported, over the whole model. Real models have some hundred; loops in loops,
+/// each round of which is imported, would not end.
+const MAX_BODIES: usize = 1 << 14;
 
 /// A graph imported as a region: its graph, whose outputs are the tensors of its results; the values around it that are
 /// its inputs, in order; and its results.
@@ -19,6 +26,8 @@ pub struct Captured {
     graph: Graph,
     captures: Vec<ValueId>,
     results: Vec<Item>,
+    /// The ranks that the file states of the graph's outputs.
+    declared: Vec<Option<usize>>,
 }
 
 impl Captured {
@@ -33,10 +42,23 @@ impl Captured {
     }
 }
 
-/// The graphs as they were at some point of an import.
-pub struct Snapshot(Vec<Frame>);
+/// An import at some point: the graphs, what was found wrong, and what tells nodes apart.
+pub struct Snapshot {
+    graphs: Vec<Frame>,
+    diagnostics: Diagnostics,
+    unsupported: Unsupported,
+    faults: usize,
+    unnamed: usize,
+    imported: u32,
+    turns: BTreeMap<*const NodeProto, u32>,
+}
 
 impl<'m> ItemCx<'_, 'm> {
+    /// Whether the node is in no graph but the model's.
+    pub fn is_outermost(&self) -> bool {
+        self.importer.graphs.len() == 1
+    }
+
     /// How many nodes the graph around the node has so far.
     pub fn node_count(&mut self) -> usize {
         self.importer.graph().node_count()
@@ -86,24 +108,62 @@ impl<'m> ItemCx<'_, 'm> {
             crate::bug!("a region's graph is gone")
         };
         let results = outputs?;
+        let mut declared = Vec::new();
         for (info, item) in proto.output.iter().zip(&results) {
             for &value in item.values() {
                 graph.add_output(info.name(), value);
+                declared.push(declared_rank(info));
             }
         }
         graph.symbols.clear();
-        Ok(Captured { graph, captures: inputs, results })
+        Ok(Captured { graph, captures: inputs, results, declared })
     }
 
-    /// The graphs as they are, for [`Self::restore`].
+    /// The import as it is, for [`Self::restore`].
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.importer.graphs.clone())
+        let Importer { graphs, diagnostics, unsupported, faults, unnamed, imported, turns, .. } = &*self.importer;
+        Snapshot {
+            graphs: graphs.clone(),
+            diagnostics: diagnostics.clone(),
+            unsupported: unsupported.clone(),
+            faults: *faults,
+            unnamed: *unnamed,
+            imported: *imported,
+            turns: turns.clone(),
+        }
     }
 
-    /// Takes back what was added to the graphs since a snapshot: regions that turned out not to be needed, and what
-    /// they captured.
+    /// Takes back what was added since a snapshot: regions that turned out not to be needed, what they captured, and
+    /// what was wrong with them.
     pub fn restore(&mut self, snapshot: Snapshot) {
-        self.importer.graphs = snapshot.0;
+        let Snapshot { graphs, diagnostics, unsupported, faults, unnamed, imported, turns } = snapshot;
+        let importer = &mut *self.importer;
+        (importer.graphs, importer.diagnostics, importer.unsupported) = (graphs, diagnostics, unsupported);
+        (importer.faults, importer.unnamed) = (faults, unnamed);
+        (importer.imported, importer.turns) = (imported, turns);
+    }
+
+    /// Gives results of one element the rank that both branches state, where what they compute has two: exporters mix up
+    /// `[]` and `[1]`, and it is the same number.
+    fn settle_ranks(&self, then_region: &mut Captured, else_region: &mut Captured) -> Result<(), Fault> {
+        for k in 0..then_region.graph.outputs().len().min(else_region.graph.outputs().len()) {
+            let ranks = [&*then_region, &*else_region].map(|region| {
+                let (_, value) = region.graph.outputs()[k];
+                let ty = region.graph.ty(value);
+                (ty.dims.len(), ty.count().is(1), region.declared[k])
+            });
+            let [(a, true, Some(stated)), (b, true, other)] = ranks else { continue };
+            if a == b || other != Some(stated) || stated > MAX_RANK {
+                continue;
+            }
+            for region in [&mut *then_region, &mut *else_region] {
+                let (_, value) = region.graph.outputs()[k];
+                let mut b = Builder::new(&mut region.graph, self.origin.clone(), self.name);
+                let settled = b.reshape(value, vec![Expr::constant(1); stated])?;
+                region.graph.set_output(k, settled);
+            }
+        }
+        Ok(())
     }
 
     /// Refuses results whose extents differ for every shape; those that may be equal become constraints.
@@ -131,16 +191,17 @@ impl<'m> ItemCx<'_, 'm> {
     ///
     /// # Errors
     /// The branches' results do not agree.
-    pub fn branch(&mut self, condition: ValueId, then_region: Captured, else_region: Captured) -> Items {
+    pub fn branch(&mut self, condition: ValueId, mut then_region: Captured, mut else_region: Captured) -> Items {
         if let Some(what) = different_structures(&then_region.results, &else_region.results) {
             let help = "make both branches give one number of elements, or make the condition a constant";
             return Err(self.open(condition, what, help));
         }
+        self.settle_ranks(&mut then_region, &mut else_region)?;
         self.check_extents(&then_region, &else_region)?;
         let structure = then_region.results.clone();
         let mut captures = then_region.captures.clone();
         captures.extend(else_region.captures.iter().filter(|value| !then_region.captures.contains(value)));
-        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own, results: _ }| {
+        let regions = [then_region, else_region].map(|Captured { mut graph, captures: own, .. }| {
             let outer = self.importer.graph();
             let inputs = captures.iter().map(|value| match own.iter().position(|captured| captured == value) {
                 Some(k) => graph.inputs()[k],
@@ -177,7 +238,8 @@ fn different_structures(then_results: &[Item], else_results: &[Item]) -> Option<
     })
 }
 
-fn tensor(item: Item, name: &str) -> Result<ValueId, Fault> {
+/// The tensor that an item is, which `name`, a result of a body, stands for.
+pub(super) fn tensor(item: Item, name: &str) -> Result<ValueId, Fault> {
     let what = match item {
         Item::Tensor(value) => return Ok(value),
         Item::Sequence(_) => "a sequence",
@@ -186,9 +248,24 @@ fn tensor(item: Item, name: &str) -> Result<ValueId, Fault> {
     Err(Fault::Invalid(format!("the result {} of the body is {what}, and must be a tensor", quoted(name))))
 }
 
+/// The rank of an output's declared type.
+pub(super) fn declared_rank(info: &ValueInfoProto) -> Option<usize> {
+    match info.r#type.as_ref()?.value.as_ref()? {
+        Declared::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+        _ => None,
+    }
+}
+
 impl<'m> Importer<'m> {
     /// Imports the initializers, nodes and outputs of a graph in an attribute.
-    fn body(&mut self, proto: &'m GraphProto) -> Result<Vec<Item>, Fault> {
+    pub(super) fn body(&mut self, proto: &'m GraphProto) -> Result<Vec<Item>, Fault> {
+        self.bodies += 1;
+        if self.bodies > MAX_BODIES {
+            return Err(Fault::unsupported(
+                format!("its loops and branches are more than {MAX_BODIES} graphs, one in the other"),
+                "nest fewer loops, or run them in the application",
+            ));
+        }
         let before = self.faults;
         self.initializers(proto);
         self.nodes(proto);

@@ -12,7 +12,7 @@ use crate::diag::{Diagnostic, Place, quoted};
 const NAMED: usize = 3;
 
 /// Nodes that are not supported, by operator and reason.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Unsupported {
     groups: BTreeMap<Key, Group>,
 }
@@ -20,6 +20,7 @@ pub(super) struct Unsupported {
 /// Domain, operator, the reason without the names in it, and the help.
 type Key = (String, String, String, String);
 
+#[derive(Clone)]
 struct Group {
     first: Place,
     what: String,

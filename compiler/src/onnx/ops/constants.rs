@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::ir::eval::{self, Tensor};
-use crate::ir::{Builder, Expr, Graph, Op, ValueId};
+use crate::ir::{Builder, Expr, Graph, ValueId};
 
 /// The largest number of elements of a value on the way.
 const MAX_ELEMENTS: i64 = 4096;
@@ -53,7 +53,7 @@ fn evaluate_new(
     }
     let depth = depth.checked_sub(1)?;
     let node = graph.node(graph.producer(value)?);
-    if matches!(node.op, Op::If { .. }) {
+    if !node.op.regions().is_empty() {
         return None;
     }
     let mut operands = Vec::new();

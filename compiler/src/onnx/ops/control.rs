@@ -1,20 +1,17 @@
-//! Control flow (ONNX If, Loop; Scan is in [`super::scan`]).
-//!
-//! A branch that is decided while compiling is imported in place; so is a loop with a small constant number of rounds,
-//! round by round. Otherwise an `If` becomes an operation with two regions, and a loop is not supported.
+//! Branches (ONNX If). One that is decided while compiling is imported in place; any other becomes an operation with two
+//! regions.
 
-use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
+use lapidary_runtime::op::{Arg, ScalarOp};
 
 use super::constants::constant_value;
-use super::{Fault, Import, Items, MANY, OpDef};
+use super::{Import, Items, MANY, OpDef};
 use crate::ir::{Builder, Expr, Op, ValueId};
-use crate::onnx::import::{Item, ItemCx};
+use crate::onnx::import::ItemCx;
 use crate::onnx::proto::GraphProto;
 
-pub const DEFS: &[OpDef] = &[with_graphs("If", 1, (1, 1), branch), with_graphs("Loop", 1, (2, MANY), repeat)];
+pub const DEFS: &[OpDef] = &[with_graphs("If", 1, (1, 1), branch)];
 
-const fn with_graphs(
+pub(super) const fn with_graphs(
     name: &'static str,
     since: i64,
     inputs: (usize, usize),
@@ -107,7 +104,7 @@ fn compared_extents(b: &Builder<'_>, condition: ValueId) -> Option<Compared> {
 }
 
 /// The one element of a value, if it is a constant; a `bool` is 0 or 1.
-fn known_int(r: &mut ItemCx<'_, '_>, value: ValueId) -> Option<i64> {
+pub(super) fn known_int(r: &mut ItemCx<'_, '_>, value: ValueId) -> Option<i64> {
     let b = r.builder();
     let elements = b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))?;
     match elements.as_slice() {
@@ -115,133 +112,3 @@ fn known_int(r: &mut ItemCx<'_, '_>, value: ValueId) -> Option<i64> {
         _ => None,
     }
 }
-
-/// How many rounds of a loop are imported one behind the other.
-pub(super) const MAX_ROUNDS: i64 = 64;
-
-/// A graph of this many nodes is not made larger by another round.
-pub(super) const MAX_NODES: usize = 1 << 17;
-
-fn repeat(r: &mut ItemCx<'_, '_>) -> Items {
-    let body = r.attrs.graph("body")?;
-    let limit = match r.optional(0)? {
-        None => None,
-        Some(limit) => {
-            let rounds = match known_int(r, limit) {
-                Some(rounds) => rounds,
-                None => return Err(decided_by(r, limit, "the number of rounds depends on the data")),
-            };
-            if rounds > MAX_ROUNDS {
-                return Err(open_ended(format!(
-                    "up to {rounds} rounds are more than the {MAX_ROUNDS} that are unrolled"
-                )));
-            }
-            Some(rounds)
-        }
-    };
-    let mut states: Vec<Item> = (2..r.input_count()).map(|k| r.item(k)).collect::<Result<_, _>>()?;
-    let scans = check_body(r, body, states.len())?;
-    let mut condition = r.optional(1)?;
-    let watched = condition.is_some();
-    let mut collected: Vec<Vec<ValueId>> = vec![Vec::new(); scans];
-    for round in 0.. {
-        if limit.is_some_and(|limit| round >= limit) {
-            break;
-        }
-        if let Some(condition) = condition {
-            match known_int(r, condition) {
-                Some(0) => break,
-                Some(_) => {}
-                None => return Err(decided_by(r, condition, "whether it goes on depends on the data")),
-            }
-        }
-        if round >= MAX_ROUNDS || r.node_count() > MAX_NODES {
-            return Err(open_ended(format!("it has more than the {MAX_ROUNDS} rounds that are unrolled")));
-        }
-        let mut results = one_round(r, body, round, &states)?.into_iter();
-        condition = match results.next() {
-            Some(Item::Tensor(goes_on)) => Some(goes_on).filter(|_| watched),
-            Some(Item::Sequence(_) | Item::Absent) | None => {
-                return Err("the first output of the body, whether the loop goes on, is no tensor".into());
-            }
-        };
-        for (k, item) in results.enumerate() {
-            match (k.checked_sub(states.len()), item) {
-                (None, item) => states[k] = item,
-                (Some(scan), Item::Tensor(value)) => collected[scan].push(value),
-                (Some(scan), Item::Sequence(_) | Item::Absent) => {
-                    return Err(
-                        format!("what the loop collects as output {scan} behind its states is no tensor").into()
-                    );
-                }
-            }
-        }
-    }
-    let mut outputs: Vec<Option<Item>> = states.into_iter().map(Some).collect();
-    for values in collected {
-        outputs.push(Some(Item::Tensor(stacked(r, &values)?)));
-    }
-    Ok(outputs)
-}
-
-/// The body has an operand and a result for each state; the answer is how many results it collects besides.
-fn check_body(r: &ItemCx<'_, '_>, body: &GraphProto, states: usize) -> Result<usize, Fault> {
-    if body.input.len() != states + 2 {
-        return Err(format!("the body has {} inputs, and {} are needed", body.input.len(), states + 2).into());
-    }
-    match body.output.len().checked_sub(states + 1) {
-        Some(scans) if states + scans == r.output_count() => Ok(scans),
-        Some(_) | None => {
-            let (body, node) = (body.output.len(), r.output_count());
-            Err(format!("the body has {body} outputs, and the node {node} with {states} states").into())
-        }
-    }
-}
-
-/// The body's outputs in one round: the condition, the states, and what is collected.
-fn one_round<'m>(
-    r: &mut ItemCx<'_, 'm>,
-    body: &'m GraphProto,
-    round: i64,
-    states: &[Item],
-) -> Result<Vec<Item>, Fault> {
-    let mut b = r.builder();
-    let mut operands = vec![
-        Item::Tensor(b.scalar(Scalar::int(DType::I64, round))),
-        Item::Tensor(b.scalar(Scalar::int(DType::Bool, 1))),
-    ];
-    operands.extend_from_slice(states);
-    r.inline(body, body.input.iter().map(|info| info.name()).zip(operands).collect())
-}
-
-/// The values of all rounds along a new first axis.
-fn stacked(r: &mut ItemCx<'_, '_>, values: &[ValueId]) -> Result<ValueId, Fault> {
-    if values.is_empty() {
-        return Err(open_ended("it has no rounds, so the extents of what it collects are not known"));
-    }
-    let mut b = r.builder();
-    let mut rows = Vec::with_capacity(values.len());
-    for &value in values {
-        let mut dims = b.dims(value);
-        dims.insert(0, Expr::constant(1));
-        rows.push(b.reshape(value, dims)?);
-    }
-    Ok(b.concat(&rows, 0)?)
-}
-
-/// The fault for a loop that cannot be unrolled.
-pub(super) fn open_ended(why: impl Into<String>) -> Fault {
-    Fault::unsupported(not_unrolled(why), TO_UNROLL)
-}
-
-/// The fault for a loop that cannot be unrolled because of a value.
-fn decided_by(r: &mut ItemCx<'_, '_>, value: ValueId, why: &str) -> Fault {
-    r.open(value, not_unrolled(why), TO_UNROLL)
-}
-
-fn not_unrolled(why: impl Into<String>) -> String {
-    format!("this loop is not supported: {}", why.into())
-}
-
-const TO_UNROLL: &str =
-    "unroll the loop when exporting (trace the model with inputs of fixed size), or run the body in the application";

@@ -6,8 +6,8 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ScalarOp};
 
 use super::attention::{merged, split};
-use super::control::MAX_ROUNDS;
 use super::entry::op;
+use super::unroll::MAX_ROUNDS;
 use super::{Cx, Fault, Imported, OpDef};
 use crate::ir::builder::{Built, round_scalar};
 use crate::ir::{Builder, Expr, ValueId};

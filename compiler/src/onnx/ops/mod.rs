@@ -21,6 +21,7 @@ mod gather;
 mod generate;
 mod legacy;
 mod linear_attention;
+mod loops;
 mod loss;
 mod matmul;
 mod mel;
@@ -51,6 +52,7 @@ mod suppress;
 mod tests;
 mod unfold;
 mod unique;
+mod unroll;
 mod window;
 
 use std::collections::BTreeMap;
@@ -152,6 +154,8 @@ pub struct Cx<'g, 'm> {
     pub(super) wanted: Vec<bool>,
     /// Whether the node is in a branch or in the body of a loop.
     pub(super) in_region: bool,
+    /// Whether it is in the body of a loop, or in a branch there, that a run goes through again and again.
+    pub repeats: bool,
 }
 
 /// Tells the imports of nodes apart: a node in the body of a loop is imported once a round.
@@ -301,6 +305,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     unique::DEFS,
     suppress::DEFS,
     control::DEFS,
+    loops::DEFS,
     legacy::DEFS,
     scan::DEFS,
     sequence::DEFS,

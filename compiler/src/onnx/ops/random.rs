@@ -43,7 +43,17 @@ impl Key {
     }
 
     fn of(cx: &Cx<'_, '_>) -> Result<Key, Fault> {
-        Ok(Key::new(cx.attrs.float_opt("seed")?, cx.turn))
+        Key::of_seed(cx, cx.attrs.float_opt("seed")?)
+    }
+
+    fn of_seed(cx: &Cx<'_, '_>, seed: Option<f32>) -> Result<Key, Fault> {
+        if cx.repeats {
+            return Err(Fault::unsupported(
+                "random numbers in a loop that is not unrolled would be the same in each round",
+                "draw the numbers of all rounds before the loop, and take a part of them in each",
+            ));
+        }
+        Ok(Key::new(seed, cx.turn))
     }
 }
 
@@ -150,7 +160,7 @@ fn bernoulli(cx: &mut Cx<'_, '_>) -> Imported {
 pub(super) fn kept(cx: &mut Cx<'_, '_>, x: ValueId, ratio: Option<ValueId>) -> Result<ValueId, Fault> {
     // The seed is an integer here; its low bits are told from those of other nodes as those of a float are.
     let seed = cx.attrs.int_opt("seed")?.map(|seed| f32::from_bits(seed as u32));
-    let key = Key::new(seed, cx.turn);
+    let key = Key::of_seed(cx, seed)?;
     let draws = Draws::new(cx, cx.b.dims(x))?;
     let operands: Vec<ValueId> = [Some(draws.index), Some(draws.runs), ratio].into_iter().flatten().collect();
     let mask = cx.b.program(&operands, |p| {

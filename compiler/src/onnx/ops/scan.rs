@@ -7,7 +7,7 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
 
-use super::control::{MAX_NODES, MAX_ROUNDS, open_ended};
+use super::unroll::{MAX_NODES, MAX_ROUNDS, open_ended};
 use super::{Fault, Import, Items, MANY, OpDef, normalize_axis};
 use crate::ir::{Expr, ValueId};
 use crate::onnx::import::{Item, ItemCx};

@@ -5,7 +5,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::Scalar;
 
 use super::constants::constant_value;
-use super::control::{MAX_NODES, open_ended};
+use super::unroll::{MAX_NODES, open_ended};
 use super::{Fault, Import, Items, MANY, OpDef, normalize_axis, one_tensor};
 use crate::ir::{Expr, Op, ValueId};
 use crate::onnx::import::{Item, ItemCx};

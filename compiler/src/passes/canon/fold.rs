@@ -79,7 +79,7 @@ fn by_constant(id: NodeId, value: ValueId, ty: &Type, elements: &[i64]) -> Patch
 /// `f(constants) -> constant`, evaluated by the reference.
 fn constant_result(graph: &Graph, id: NodeId) -> Option<Patch> {
     let node = graph.node(id);
-    if matches!(node.op, Op::If { .. }) {
+    if !node.op.regions().is_empty() {
         return None;
     }
     let value = sole_result(graph, id)?;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ir::{Graph, Op, Patch, ValueId, apply};
+use crate::ir::{Graph, Patch, ValueId, apply};
 
 /// Merges equal nodes and says how many went away.
 pub fn run(graph: &mut Graph) -> usize {
@@ -16,7 +16,7 @@ pub fn run(graph: &mut Graph) -> usize {
     let canonical = equal_constants(graph);
     for id in graph.order() {
         let node = graph.node(id);
-        if matches!(node.op, Op::If { .. }) {
+        if !node.op.regions().is_empty() {
             continue;
         }
         let operands: Vec<Option<ValueId>> =

@@ -1,4 +1,4 @@
-//! Recurrent layers, made-up tensors, and branches.
+//! Recurrent layers and made-up tensors.
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Cell, Direction, Recurrent};
@@ -7,7 +7,7 @@ use super::{
     Inference, Operands, check_dtype, check_rank, check_same_dtype, elements, is_arithmetic, is_arithmetic_float,
     tensor,
 };
-use crate::ir::{Expr, Region, Type};
+use crate::ir::{Expr, Type};
 
 const RECURRENT: &[&str] = &["x", "w", "r", "b", "sequence_lens", "initial_h", "initial_c", "p"];
 
@@ -92,55 +92,4 @@ pub(super) fn extents(values: &[Expr], rank: u8, inputs: &[Option<&Type>]) -> Re
 pub(super) fn run_count(inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {
     Operands::new(inputs, &[], 0)?;
     Ok(vec![tensor(DType::U64, Vec::new())])
-}
-
-/// Operands the condition and the captures; the results are the outputs of either region.
-pub(super) fn branch(
-    then_region: &Region,
-    else_region: &Region,
-    inputs: &[Option<&Type>],
-    cx: &mut Inference<'_>,
-) -> Result<Vec<Type>, String> {
-    let Some((Some(condition), captures)) = inputs.split_first() else {
-        return Err("operand condition is missing".to_owned());
-    };
-    check_same_dtype("condition", condition, DType::Bool)?;
-    cx.agree("the elements of condition and 1", &elements(condition)?, &Expr::constant(1))?;
-    let then_types = region_types("then", then_region, captures, cx)?;
-    let else_types = region_types("else", else_region, captures, cx)?;
-    if then_types.len() != else_types.len() {
-        return Err(format!("the branches have {} and {} outputs", then_types.len(), else_types.len()));
-    }
-    let both = then_types.iter().zip(else_types).enumerate();
-    both.map(|(k, (a, b))| common_type(&format!("output {k} of the branches"), a, b, cx)).collect()
-}
-
-/// The output types of a region whose inputs must be the captures.
-fn region_types<'r>(
-    name: &str,
-    region: &'r Region,
-    captures: &[Option<&Type>],
-    cx: &mut Inference<'_>,
-) -> Result<Vec<&'r Type>, String> {
-    let graph = &region.0;
-    if graph.inputs().len() != captures.len() {
-        return Err(format!(
-            "the {name} branch reads {} captures, and there are {}",
-            graph.inputs().len(),
-            captures.len()
-        ));
-    }
-    for (k, (&input, capture)) in graph.inputs().iter().zip(captures).enumerate() {
-        let Some(capture) = capture else { return Err(format!("capture {k} is missing")) };
-        common_type(&format!("capture {k} and the input of the {name} branch"), capture, graph.ty(input), cx)?;
-    }
-    Ok(graph.outputs().iter().map(|(_, value)| graph.ty(*value)).collect())
-}
-
-fn common_type(what: &str, a: &Type, b: &Type, cx: &mut Inference<'_>) -> Result<Type, String> {
-    if a.dtype != b.dtype || a.dims.len() != b.dims.len() {
-        return Err(format!("{what} differ: {}{:?} and {}{:?}", a.dtype, a.dims, b.dtype, b.dims));
-    }
-    let dims = a.dims.iter().zip(&b.dims).map(|(a, b)| cx.agree(&format!("the extents of {what}"), a, b));
-    Ok(tensor(a.dtype, dims.collect::<Result<_, _>>()?))
 }

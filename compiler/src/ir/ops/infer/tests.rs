@@ -469,6 +469,50 @@ fn branches_agree() {
     );
 }
 
+#[test]
+fn a_loop_gives_what_it_takes() {
+    let body = |inputs: &[&str], outputs: &[&str]| {
+        let mut graph = Graph::new("body");
+        for (k, input) in inputs.iter().enumerate() {
+            graph.add_input(&format!("in{k}"), ty(input));
+        }
+        for (k, output) in outputs.iter().enumerate() {
+            let value = graph.add_input(&format!("out{k}"), ty(output));
+            graph.add_output("out", value);
+        }
+        // Outputs that are captures, so that their types can be said.
+        Region(Box::new(graph))
+    };
+    let op = |carried: u32, most: &str, body: Region| Op::Loop { body, carried, most: exprs(&[most]).remove(0) };
+    // Carries f32[4], watches nothing, collects i32[n].
+    let counted = op(1, "7", body(&["i64[]", "f32[4]"], &["f32[4]", "i32[n]"]));
+    let inputs = |first: &str| {
+        let inputs = ["", "", first, "f32[4]", "i32[n]"].map(|text| (!text.is_empty()).then(|| ty(text)));
+        inputs.to_vec()
+    };
+    let run = |op: &Op, inputs: &[Option<Type>]| {
+        let inputs: Vec<Option<&Type>> = inputs.iter().map(Option::as_ref).collect();
+        let range = |expr: &Expr| expr.range(&|_| (1, 8));
+        infer(op, &inputs, &mut Inference { range: &range, constraints: Vec::new() })
+    };
+    assert_eq!(run(&counted, &inputs("f32[4]")), Ok(vec![ty("f32[4]"), ty("i32[7;n]"), ty("i64[]")]));
+    let differs = "the extents of carried value 0 and the body's input differ: 4 and 5";
+    assert_eq!(run(&counted, &inputs("f32[5]")), Err(differs.to_owned()));
+    let mut watched = inputs("f32[4]");
+    watched[0] = Some(ty("i64[1]"));
+    assert_eq!(run(&counted, &watched), Ok(vec![ty("f32[4]"), ty("i32[7;n]"), ty("i64[]")]));
+    let endless = op(1, &i64::MAX.to_string(), body(&["i64[]", "f32[4]"], &["f32[4]", "i32[n]"]));
+    assert_eq!(run(&endless, &watched), Err("nothing bounds the number of rows".to_owned()));
+    watched[0] = Some(ty("i32[]"));
+    assert_eq!(run(&counted, &watched), Err("rounds is i32, and i64 is needed".to_owned()));
+    let moving = op(1, "7", body(&["i64[]", "f32[4]"], &["f32[8]"]));
+    let moving = run(&moving, &[None, None, Some(ty("f32[4]")), Some(ty("f32[8]"))]);
+    assert_eq!(moving, Err("the extents of carried value 0 before and behind a round differ: 4 and 8".to_owned()));
+    let condition = op(0, "7", body(&["i64[]"], &["f32[]"]));
+    let condition = run(&condition, &[None, Some(ty("bool[]")), Some(ty("f32[]"))]);
+    assert_eq!(condition, Err("condition is f32, and bool is needed".to_owned()));
+}
+
 /// An extent that doubles its formula with every layer is refused before it fills the memory.
 #[test]
 fn formulas_that_grow_without_bound_are_refused() {
