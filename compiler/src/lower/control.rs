@@ -114,7 +114,9 @@ impl Lowering<'_> {
             let zero = self.scalar(Scalar::int(DType::I64, 0));
             let state = self.state(zero, segment);
             inside.insert(*round, state);
-            count.map(|count| tensors.insert(count, state));
+            if let Some(count) = count {
+                tensors.insert(count, state);
+            }
             carry.push((state, Next::Successor));
         }
 
@@ -137,24 +139,12 @@ impl Lowering<'_> {
                     Next::Value(value) => self.tensor(body, *value, &mut inside),
                     Next::Successor => self.successor(*state, &label, inner),
                 };
-                let is_state = carry.iter().any(|(other, _)| self.buffer_of(*other) == self.buffer_of(from));
-                (
-                    if is_state && self.buffer_of(from) != self.buffer_of(*state) {
-                        self.duplicate(from, inner)
-                    } else {
-                        from
-                    },
-                    *state,
-                )
+                let stays = self.buffer_of(from) == self.buffer_of(*state);
+                (if stays { from } else { self.apart(from, &carry, inner) }, *state)
             })
             .collect();
-        let rows: Vec<(TensorId, TensorId)> = rows
-            .into_iter()
-            .map(|(row, all)| {
-                let is_state = carry.iter().any(|(state, _)| self.buffer_of(*state) == self.buffer_of(row));
-                (if is_state { self.duplicate(row, inner) } else { row }, all)
-            })
-            .collect();
+        let rows: Vec<(TensorId, TensorId)> =
+            rows.into_iter().map(|(row, all)| (self.apart(row, &carry, inner), all)).collect();
         for (from, state) in next {
             if self.buffer_of(from) != self.buffer_of(state) {
                 self.copy(from, state, inner);
@@ -162,6 +152,12 @@ impl Lowering<'_> {
         }
         let step = Loop { condition, limit, most: most.clone(), body: inner, rows, label };
         self.program.segments[segment.0 as usize].push(Step::Loop(Box::new(step)));
+    }
+
+    /// The tensor, or a copy of it where it lies in the buffer of something that is carried.
+    fn apart(&mut self, tensor: TensorId, carry: &[(TensorId, Next)], segment: SegmentId) -> TensorId {
+        let is_state = carry.iter().any(|(state, _)| self.buffer_of(*state) == self.buffer_of(tensor));
+        if is_state { self.duplicate(tensor, segment) } else { tensor }
     }
 
     /// A buffer for what a loop carries, filled with its first value.

@@ -151,7 +151,7 @@ fn a_loop_ends_by_its_limit_by_its_bound_or_by_its_condition() {
     };
     let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
     for (condition, limit, x, rows) in [
-        (1, 2, 4.0, [-2.0, -2.0, -4.0, -4.0, 0.0, 0.0]),
+        (1, 2i64, 4.0, [-2.0, -2.0, -4.0, -4.0, 0.0, 0.0]),
         (1, 9, 8.0, [-2.0, -2.0, -4.0, -4.0, -8.0, -8.0]),
         (1, -1, 1.0, [0.0; 6]),
         (0, 2, 1.0, [0.0; 6]),

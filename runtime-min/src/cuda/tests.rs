@@ -306,12 +306,13 @@ fn rounds_are_counted_by_the_host_and_their_rows_collected() {
         profiles: &[Profile { ranges: RANGES, arena_bytes: 1536, offsets: &[0, 256, 512, 768] }],
         ..tables(REPEATED)
     };
-    for (condition, rows) in [(true, vec![0.0, -2.0, 0.0, -2.0, 0.0, -2.0]), (false, vec![0.0; 6])] {
+    for (condition, rows) in [(true, [0.0, -2.0, 0.0, -2.0, 0.0, -2.0]), (false, [f32::NAN; 6])] {
         let mut rig = Rig::new(&TABLES, condition, LaunchMode::Graph);
         assert_eq!(rig.run(&ramp(2)).expect("runs"), [0.0, 2.0]);
         let given: Vec<f32> =
             rig.exec.output(1).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        assert_eq!(given, rows);
+        // What no round writes is as it was: the fake's memory is NaN.
+        assert!(given.iter().zip(rows).all(|(a, b)| *a == b || a.is_nan() && b.is_nan()), "{given:?}");
         assert_eq!(with(|fake| fake.graphs_made), 0);
     }
 }

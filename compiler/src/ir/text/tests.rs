@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use lapidary_runtime::DType;
 
 use super::*;
-use crate::ir::{Expr, Range, Symbol, SymbolSource, Type};
+use crate::ir::{Expr, Op, Range, Symbol, SymbolSource, Type};
 
 /// One node of each operation, and each way to write a constant, a symbol, a result.
 const EVERY_OP: &str = include_str!("every_op.txt");

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use lapidary_runtime::op::{Axes, MatMul, Math, Reduce, ReduceKind, ScalarOp};
 
 use super::*;
-use crate::ir::{Constant, Constraint, Count, Origin, Program, Range, Region};
+use crate::ir::{Constant, Constraint, Count, Op, Origin, Program, Range, Region};
 
 fn expr(text: &str) -> Expr {
     text.parse().unwrap()
