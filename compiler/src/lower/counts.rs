@@ -150,6 +150,7 @@ OUTPUT
             Step::Work(work) => work.label.clone(),
             Step::Count { label, .. } => format!("count {label}"),
             Step::If { label, .. } => label.clone(),
+            Step::Loop(step) => step.label.clone(),
         };
         program.segment(Program::MAIN).iter().map(label).collect()
     }

@@ -303,8 +303,7 @@ fn same_shape(
         format!("{}[{}]", ty.dtype, dims.join(", "))
     };
     let what = format!("this loop carries {}, which a round makes {}", show(&ty), show(next));
-    let help =
-        "carry tensors of fixed shape: allocate them at their final size before the loop, and write a part in each round";
+    let help = "carry tensors of fixed shape: allocate them at their final size before the loop, and write a part in each round";
     Err(open(r, limit, &what, help))
 }
 

@@ -33,12 +33,12 @@ fn repeat(g: &mut Grower<'_>, choices: &mut Choices<'_>, steps: &[Words]) -> Gro
     let mut pool: Vec<ValueId> = [&[round], inputs.as_slice()].concat();
     for (k, words) in steps.iter().enumerate() {
         let name = format!("{}b{k}", g.name);
-        Grower { graph: &mut graph, pool: &mut pool, name }.step(words, None);
+        Grower { graph: &mut graph, pool: &mut pool, name, outermost: false }.step(words, None);
     }
     if start.is_some() {
         // Goes on but for the round in which it is 1.
         let name = format!("{}on", g.name);
-        let mut inside = Grower { graph: &mut graph, pool: &mut pool, name };
+        let mut inside = Grower { graph: &mut graph, pool: &mut pool, name, outermost: false };
         let again = inside.builder().program(&[round], |p| {
             let one = p.imm(Arg::Input(0), 1.0);
             p.push(ScalarOp::NotEqual, &[Arg::Input(0), one])
