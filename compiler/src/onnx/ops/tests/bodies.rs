@@ -103,12 +103,22 @@ fn a_map_takes_element_by_element() {
 fn a_loop_carries_a_sequence_and_a_branch_gives_one() {
     let body = Case::new(18).input("round", DType::I64, &[]).input("on", DType::Bool, &[]).input("s", DType::F32, &[]);
     let body = body.node("Identity", "on", "go", &[]).node("SequenceInsert", "s x round", "t", &[]).outputs("go t");
-    let case = Case::new(18).input("x", DType::F32, &["2"]).constant("count", scalar(3));
-    let case = case.node("SequenceEmpty", "", "none", &[]);
-    let case = case.node("Loop", "count _ none", "y", &[("body", Attr::graph(body))]);
+    let collected = |case: Case| {
+        let case = case.input("x", DType::F32, &["2"]).node("SequenceEmpty", "", "none", &[]);
+        case.node("Loop", "count _ none", "y", &[("body", Attr::graph(body.clone()))])
+    };
     let x = floats(&[2], &[1.0, 2.0]);
-    let got = case.run_all(std::slice::from_ref(&x));
+    let got = collected(Case::new(18).constant("count", scalar(3))).run_all(std::slice::from_ref(&x));
     assert_eq!(got, ["y.0", "y.1", "y.2"].map(|name| (name.to_owned(), x.clone())));
+    // Only unrolling gives a sequence its length.
+    assert_eq!(
+        collected(Case::new(18).constant("count", scalar(65))).fault(),
+        "this loop is not supported: up to 65 rounds are more than the 64 that are unrolled"
+    );
+    assert_eq!(
+        collected(Case::new(18).input("count", DType::I64, &[])).fault(),
+        "this loop is not supported: the number of rounds depends on the data"
+    );
 
     let choose = |otherwise: &str| {
         let branch = |operands: &str| Attr::graph(Case::new(18).node("SequenceConstruct", operands, "y", &[]));

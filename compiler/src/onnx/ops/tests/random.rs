@@ -123,11 +123,17 @@ fn the_rounds_of_a_loop_differ() {
     for attrs in [vec![], vec![("seed", Attr::Float(1.0))]] {
         let drawn = Case::new(22).input("round", DType::I64, &[]).input("on", DType::Bool, &[]).outputs("on r");
         let drawn = drawn.node("RandomUniformLike", "x", "r", &attrs);
-        let case = Case::new(22).input("x", DType::F32, &["4"]);
-        let case = case.constant("count", Tensor::from_i64s(DType::I64, Vec::new(), &[2]));
-        let case = case.node("Loop", "count _", "y", &[("body", Attr::graph(drawn))]);
-        let values = after(&case, &[floats(&[4], &[0.0; 4])], 0);
+        let looped = |rounds: i64| {
+            let case = Case::new(22).input("x", DType::F32, &["4"]);
+            let case = case.constant("count", Tensor::from_i64s(DType::I64, Vec::new(), &[rounds]));
+            case.node("Loop", "count _", "y", &[("body", Attr::graph(drawn.clone()))])
+        };
+        let values = after(&looped(2), &[floats(&[4], &[0.0; 4])], 0);
         assert_ne!(values[..4], values[4..]);
+        assert_eq!(
+            looped(5000).fault(),
+            "random numbers in a loop that is not unrolled would be the same in each round"
+        );
     }
 }
 
