@@ -183,7 +183,7 @@ fn regions_are_checked_inside() {
         errors(&graph),
         [
             "%3 = if from Op_1 (Op): no constraint states that a equals 2*a",
-            "%3 = if from Op_1 (Op), else branch: %1 = pointwise from Op_1 (Op): \
+            "%3 = if from Op_1 (Op), else: %1 = pointwise from Op_1 (Op): \
              result 0 is f32[2*a], and should be f32[a]",
         ]
     );

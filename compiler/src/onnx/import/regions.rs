@@ -18,7 +18,7 @@ use crate::onnx::proto::{GraphProto, NodeProto, ValueInfoProto};
 
 /// How often graphs in attributes are imported, over the whole model. Real models have some hundred; loops in loops,
 /// each round of which is imported, would not end.
-const MAX_BODIES: usize = 1 << 14;
+const MAX_BODIES: usize = 1 << 13;
 
 /// A graph imported as a region: its graph, whose outputs are the tensors of its results; the values around it that are
 /// its inputs, in order; and its results.

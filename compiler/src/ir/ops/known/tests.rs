@@ -124,7 +124,9 @@ fn casts_keep_what_fits() {
     assert_eq!(cast(DType::I64, DType::Bool, "a"), Some(expr("1")));
     assert_eq!(cast(DType::I64, DType::Bool, "a - 1"), None);
     assert_eq!(cast(DType::Bool, DType::I64, "1"), Some(expr("1")));
-    assert_eq!(cast(DType::I64, DType::F32, "3"), None);
+    assert_eq!(cast(DType::I64, DType::F32, "3"), Some(expr("3")));
+    assert_eq!(cast(DType::I64, DType::F32, "16777217"), None);
+    assert_eq!(cast(DType::I64, DType::F16, "3"), None);
 }
 
 #[test]
