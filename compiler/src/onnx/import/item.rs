@@ -65,6 +65,12 @@ impl ItemCx<'_, '_> {
         Fault::unsupported(what, advice.unwrap_or_else(|| help.into()))
     }
 
+    /// Whether `value` follows from small inputs of the model.
+    pub fn is_fixable(&mut self, value: ValueId) -> bool {
+        let model = self.importer.model;
+        advice_in(self.importer.graph(), model, value).is_some()
+    }
+
     /// How many operands the node lists, absent ones among them.
     pub fn input_count(&self) -> usize {
         self.inputs.len()

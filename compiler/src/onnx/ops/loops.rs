@@ -63,11 +63,16 @@ fn repeat(r: &mut ItemCx<'_, '_>) -> Items {
     let before = r.snapshot();
     let few = rounds.map_or(UNROLLED / nodes, |rounds| usize::try_from(rounds.max(0)).unwrap_or(usize::MAX));
     if rounds.is_none_or(fits) || rounds.is_some_and(|rounds| rounds <= 1) {
-        if let Unrolled::Done(outputs) = unroll(r, &node, few as i64)? {
-            return Ok(outputs);
-        }
+        let (why, fixable) = match unroll(r, &node, few as i64)? {
+            Unrolled::Done(outputs) => return Ok(outputs),
+            Unrolled::Open { why, fixable } => (why, fixable),
+        };
         r.restore(before);
-        return at_run_time(r, &node);
+        return at_run_time(r, &node).map_err(|fault| match fault {
+            // The body has said what it lacks; to fix the input and unroll the loop is another way.
+            Fault::Attribute(_) if fixable => why,
+            fault => fault,
+        });
     }
     let fault = match at_run_time(r, &node) {
         Ok(outputs) => return Ok(outputs),

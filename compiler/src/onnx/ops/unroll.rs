@@ -19,8 +19,12 @@ pub(super) const MAX_NODES: usize = 1 << 17;
 /// What became of unrolling a loop.
 pub(super) enum Unrolled {
     Done(Vec<Option<Item>>),
-    /// It cannot be unrolled: why not, where nothing but that would do.
-    Open(Fault),
+    /// It cannot be unrolled: why not, where nothing but that would do, and whether an input that a caller can fix
+    /// decides it.
+    Open {
+        why: Fault,
+        fixable: bool,
+    },
 }
 
 /// The results of a loop whose rounds stand one behind the other, which are `most` at most.
@@ -32,7 +36,7 @@ pub(super) fn unroll<'m>(r: &mut ItemCx<'_, 'm>, node: &Loop<'m>, most: i64) -> 
         None => None,
         Some(limit) => match known_int(r, limit) {
             Some(limit) => Some(limit),
-            None => return Ok(Unrolled::Open(decided_by(r, limit, "the number of rounds depends on the data"))),
+            None => return Ok(decided_by(r, limit, "the number of rounds depends on the data")),
         },
     };
     let mut states: Vec<Item> = node.states.iter().map(|state| state.first.clone()).collect();
@@ -46,13 +50,12 @@ pub(super) fn unroll<'m>(r: &mut ItemCx<'_, 'm>, node: &Loop<'m>, most: i64) -> 
             match known_int(r, condition) {
                 Some(0) => break,
                 Some(_) => {}
-                None => {
-                    return Ok(Unrolled::Open(decided_by(r, condition, "whether it goes on depends on the data")));
-                }
+                None => return Ok(decided_by(r, condition, "whether it goes on depends on the data")),
             }
         }
         if round >= most || r.node_count() > MAX_NODES {
-            return Ok(Unrolled::Open(open_ended(format!("it has more than the {most} rounds that are unrolled"))));
+            let why = open_ended(format!("it has more than the {most} rounds that are unrolled"));
+            return Ok(Unrolled::Open { why, fixable: false });
         }
         let mut results = one_round(r, node.body, round, &states)?.into_iter();
         condition = match results.next() {
@@ -73,8 +76,8 @@ pub(super) fn unroll<'m>(r: &mut ItemCx<'_, 'm>, node: &Loop<'m>, most: i64) -> 
     }
     if collected.iter().any(Vec::is_empty) {
         // Only the body says what the rows would have been.
-        let why = "it has no rounds, so the extents of what it collects are not known";
-        return Ok(Unrolled::Open(open_ended(why)));
+        let why = open_ended("it has no rounds, so the extents of what it collects are not known");
+        return Ok(Unrolled::Open { why, fixable: false });
     }
     let mut outputs: Vec<Option<Item>> = states.into_iter().map(Some).collect();
     for values in collected {
@@ -90,7 +93,7 @@ pub(super) fn unroll_only<'m>(r: &mut ItemCx<'_, 'm>, node: &Loop<'m>) -> Items 
     }
     match unroll(r, node, MAX_ROUNDS)? {
         Unrolled::Done(outputs) => Ok(outputs),
-        Unrolled::Open(fault) => Err(fault),
+        Unrolled::Open { why, .. } => Err(why),
     }
 }
 
@@ -127,9 +130,9 @@ pub(super) fn open_ended(why: impl Into<String>) -> Fault {
     Fault::unsupported(not_unrolled(why), TO_UNROLL)
 }
 
-/// The fault for a loop that cannot be unrolled because of a value.
-fn decided_by(r: &mut ItemCx<'_, '_>, value: ValueId, why: &str) -> Fault {
-    r.open(value, not_unrolled(why), TO_UNROLL)
+/// A loop that cannot be unrolled because of a value.
+fn decided_by(r: &mut ItemCx<'_, '_>, value: ValueId, why: &str) -> Unrolled {
+    Unrolled::Open { fixable: r.is_fixable(value), why: r.open(value, not_unrolled(why), TO_UNROLL) }
 }
 
 fn not_unrolled(why: impl Into<String>) -> String {
