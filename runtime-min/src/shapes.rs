@@ -206,7 +206,9 @@ impl<'a> Shapes<'a> {
         self.symbols[k].set(value);
         self.known[k].set(true);
         self.evaluate_slots();
-        self.check(|constraint| constraint.counts.contains(&symbol))
+        // Those of a branch are checked when it is taken, and its counts are known then.
+        let main = |constraint: &Constraint<'_>| constraint.segment as usize == PlanTables::MAIN;
+        self.check(|constraint| main(constraint) && constraint.counts.contains(&symbol))
     }
 
     /// Checks what segment `segment` relies on; a branch's constraints are checked when it is taken.
@@ -404,7 +406,10 @@ mod tests {
             ],
             profiles: &[Profile { ranges: &ranges, arena_bytes: 64, offsets: &[0] }],
             slots: &[Formula { code: &n, text: "n" }, Formula { code: &double, text: "2*count1" }],
-            constraints: &[needs(Dim::Slot(1), Dim::Const(6), &[1], ConstraintKind::Broadcast)],
+            constraints: &[
+                needs(Dim::Slot(1), Dim::Const(6), &[1], ConstraintKind::Broadcast),
+                Constraint { segment: 2, ..needs(Dim::Slot(1), Dim::Const(0), &[1], ConstraintKind::Equal) },
+            ],
             inputs: &[Port { name: "x", tensor: 0 }],
             outputs: &[Port { name: "y", tensor: 1 }],
             tensors: &[tensor(&dims), tensor(&counted)],
@@ -421,6 +426,8 @@ mod tests {
         assert_eq!(shapes.extents(1)[..], [10]);
         shapes.set_count(1, 3).unwrap();
         assert_eq!(shapes.extents(1)[..], [6]);
+        // What a branch relies on is checked when it is taken.
+        assert!(matches!(shapes.check_constraints(2), Err(Error::Constraint { left: 6, right: 0, .. })));
         assert!(matches!(shapes.set_count(1, 4), Err(Error::Count { given: 4, bound: 3, .. })));
         // The next run knows nothing of the last one's.
         assert_eq!(shapes.resolve(|_| &[5]).unwrap(), Change::None);

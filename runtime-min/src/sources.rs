@@ -41,6 +41,7 @@ pub const FILES: &[(&str, &str)] = files![
     "src/cpu/sheet.rs",
     "src/cpu/simd.rs",
     "src/cpu/softmax.rs",
+    "src/cpu/suppress.rs",
     "src/cpu/testing.rs",
     "src/cpu/tests.rs",
     "src/cpu/window.rs",

@@ -1,7 +1,8 @@
 // gather - elements and slices picked by index tensors: Gather, GatherElements, GatherND.
 //
 // Contract: see README.md. Data are raw bytes of 1, 2, 4, 8 or 16; indices are i32 or i64 and count from the end
-// where negative. An index outside the axis, which ONNX leaves undefined, is clamped into it.
+// where negative. An index outside the axis, which ONNX leaves undefined, is clamped into it; an axis without elements
+// gives zeros.
 #pragma once
 
 #include "lapidary/wide.cuh"
@@ -40,8 +41,9 @@ LAPIDARY_FN void run(const Params& p) {
     Index at[3];
     unravel<3>(linear, dims, at);
     const i64 k = position(static_cast<const I*>(p.indices)[at[1]], p.axis);
-    Element values[VEC];
-    load_wide<Element, VEC>(static_cast<const Element*>(p.x) + (at[0] * p.axis + k) * p.inner + at[2] * VEC, values);
+    Element values[VEC] = {};
+    if (p.axis > 0)
+      load_wide<Element, VEC>(static_cast<const Element*>(p.x) + (at[0] * p.axis + k) * p.inner + at[2] * VEC, values);
     store_wide<Element, VEC>(static_cast<Element*>(p.y) + static_cast<i64>(linear) * VEC, values);
   }
 }
@@ -72,7 +74,9 @@ LAPIDARY_FN void elements(const ElementsParams<Policy>& p) {
     Index at[Policy::RANK];
     unravel<Policy::RANK>(linear, p.dims, at);
     at[Policy::AXIS] = static_cast<Index>(position(static_cast<const I*>(p.indices)[linear], p.axis));
-    static_cast<Element*>(p.y)[linear] = static_cast<const Element*>(p.x)[dot<Policy::RANK>(at, p.x_strides)];
+    Element value = {};
+    if (p.axis > 0) value = static_cast<const Element*>(p.x)[dot<Policy::RANK>(at, p.x_strides)];
+    static_cast<Element*>(p.y)[linear] = value;
   }
 }
 
@@ -102,10 +106,14 @@ LAPIDARY_FN void nd(const NdParams<Policy>& p) {
     unravel<3>(linear, dims, at);
     const I* tuple = static_cast<const I*>(p.indices) + (at[0] * p.count + at[1]) * Policy::DEPTH;
     i64 from = at[0];
+    bool some = true;
 #pragma unroll
-    for (int d = 0; d < Policy::DEPTH; ++d) from = from * p.dims[d] + position(tuple[d], p.dims[d]);
-    Element values[VEC];
-    load_wide<Element, VEC>(static_cast<const Element*>(p.x) + from * p.inner + at[2] * VEC, values);
+    for (int d = 0; d < Policy::DEPTH; ++d) {
+      from = from * p.dims[d] + position(tuple[d], p.dims[d]);
+      some = some && p.dims[d] > 0;
+    }
+    Element values[VEC] = {};
+    if (some) load_wide<Element, VEC>(static_cast<const Element*>(p.x) + from * p.inner + at[2] * VEC, values);
     store_wide<Element, VEC>(static_cast<Element*>(p.y) + static_cast<i64>(linear) * VEC, values);
   }
 }

@@ -307,6 +307,11 @@ impl Graph {
         Expr::symbol(&name)
     }
 
+    /// Whether a symbol has its value from `value`.
+    pub fn is_count(&self, value: ValueId) -> bool {
+        self.symbols.values().any(|symbol| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value))
+    }
+
     /// Declares a symbol of a graph that has nodes already.
     pub fn declare(&mut self, name: Arc<str>, symbol: Symbol) {
         self.symbols.insert(name, symbol);

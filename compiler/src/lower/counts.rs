@@ -40,8 +40,7 @@ pub(super) fn in_order(graph: &Graph) -> Vec<(Arc<str>, Symbol)> {
 impl Lowering<'_> {
     /// Whether a symbol has its value from `value`.
     pub(super) fn is_count(&self, graph: &Graph, value: ValueId) -> bool {
-        let counts = |symbol: &Symbol| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);
-        std::ptr::eq(graph, self.symbols) && self.symbols.symbols.values().any(counts)
+        std::ptr::eq(graph, self.symbols) && graph.is_count(value)
     }
 
     /// Takes note of the counts that `value` holds, which has just been computed.
@@ -103,11 +102,22 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
     if !operands().any(touched) {
         return !payload.iter().any(has);
     }
+    let rows = |ty: &Operand| ty.dims.first().and_then(Expr::as_symbol) == Some(count);
+    let Some(result) = problem.outputs.first().and_then(Option::as_ref).filter(|result| rows(result)) else {
+        return false;
+    };
+    // An operand has the rows of the result, or the same for all of them. One with another extent there would be
+    // repeated if there is one row, and only the count says so.
+    let aligned = |ty: &Operand| match touched(ty) {
+        true => ty.dims.len() == result.dims.len(),
+        false => ty.dims.len() < result.dims.len() || ty.dims[0].is(1),
+    };
     let operand = |k: usize| problem.inputs.get(k).and_then(Option::as_ref);
     let untouched = |k: usize| operand(k).is_some_and(|ty| !touched(ty));
     operands().all(outermost)
         && match &problem.kind {
-            Kind::Pointwise(_) | Kind::Copy => true,
+            Kind::Pointwise(_) => operands().all(aligned),
+            Kind::Copy => operands().all(rows),
             // The first rows, as many as there are.
             Kind::Slice { starts, steps } => {
                 steps.first() == Some(&1)
@@ -118,7 +128,7 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
             // Rows of what is not counted, by counted indices; a kernel keeps indices in range.
             Kind::Gather { axis: 0 } | Kind::GatherNd { batch_dims: 0 } => untouched(0),
             Kind::Gather { .. } => untouched(1),
-            Kind::Concat { axis } => *axis > 0,
+            Kind::Concat { axis } => *axis > 0 && operands().all(rows),
             _ => false,
         }
 }
@@ -153,6 +163,21 @@ OUTPUT
             Step::Loop(step) => step.label.clone(),
         };
         program.segment(Program::MAIN).iter().map(label).collect()
+    }
+
+    /// With one row, eight rows of w would each meet that one.
+    #[test]
+    fn what_a_count_broadcasts_waits_for_it() {
+        let graph = GRAPH.replace(
+            r#"  %6 "mean" f32[1, 4] = reduce(%5) { kind mean axes [0] } from "M""#,
+            r#"  constraint broadcast(c, 8) "A"
+  %6 "sum" f32[8, 4] = pointwise(%5, %0) { in f32 f32; s0 = add f32 in0 in1; out s0 } from "A""#,
+        );
+        let graph = text::parse(&graph.replace("OUTPUT", r#"  output "sum" %6"#), &|_| None).expect("a graph");
+        let program = lower(&graph, "sm_90a".parse().expect("a target")).expect("kernels");
+        let is_count = |step: &Step| matches!(step, Step::Count { .. });
+        let steps = program.segment(Program::MAIN);
+        assert_eq!(steps.iter().position(is_count), Some(steps.len() - 2));
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Lowering<'_> {
             let value = (*value)?;
             let first = node.outputs.first().copied().flatten() == Some(value);
             // A second result that nothing reads is not computed; the first is what kernels always write.
-            (first || !graph.uses(value).is_empty()).then_some(value)
+            (first || !graph.uses(value).is_empty() || self.is_count(graph, value)).then_some(value)
         });
         let wanted: Vec<Option<ValueId>> = wanted.collect();
         let outputs: Vec<Option<TensorId>> = wanted

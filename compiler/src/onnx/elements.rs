@@ -78,7 +78,9 @@ impl Model {
         if rank > MAX_RANK {
             return Err(too_many_axes(at, rank).into());
         }
-        let Some(shape) = self.input_shape(name) else { return Err(refused("there is no such tensor").into()) };
+        let Some(shape) = self.input_shape(name) else {
+            return Err(refused("there is no such tensor").help("name an input of the model that is a tensor").into());
+        };
         if shape.is_some() {
             return Err(refused("the model states its shape").help("state its dimensions with --dim").into());
         }
@@ -151,7 +153,8 @@ impl Model {
                 return Err(refused("it is an optional tensor: there or absent".to_owned()).help("say 1 or 0").into());
             }
             (Structure::Tensor | Structure::Other, _) => {
-                return Err(refused("it is neither a sequence of tensors nor an optional value".to_owned()).into());
+                let why = "it is neither a sequence of tensors nor an optional value".to_owned();
+                return Err(refused(why).help("leave it out: a tensor has its shape").into());
             }
         };
         let inputs: Vec<ValueInfoProto> = (0..count).map(|k| element_input(element_name(name, k), element)).collect();

@@ -112,7 +112,7 @@ impl Narrowing {
         for id in graph.value_ids() {
             let value = graph.value(id);
             if let Def::Constant(constant) = &value.def
-                && !graph.uses(id).is_empty()
+                && (!graph.uses(id).is_empty() || graph.is_count(id))
             {
                 let kept = out.add_constant(&value.name, value.ty.clone(), constant.clone());
                 out.take_counts(graph, id, kept);

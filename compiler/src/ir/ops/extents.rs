@@ -50,6 +50,8 @@ pub fn symbols_of(op: &Op) -> BTreeSet<Arc<str>> {
         symbols.extend(graph.order().into_iter().flat_map(|node| symbols_of(&graph.node(node).op)));
         let types = graph.value_ids().flat_map(|value| graph.ty(value).dims.iter());
         symbols.extend(types.flat_map(Expr::symbols));
+        let relied_on = graph.constraints.iter().flat_map(|constraint| [&constraint.left, &constraint.right]);
+        symbols.extend(relied_on.flat_map(Expr::symbols));
     }
     symbols
 }

@@ -53,7 +53,9 @@ fn non_max_suppression(cx: &mut Cx<'_, '_>) -> Imported {
     let b = &mut cx.b;
     let places = coordinates(b, flat, &dims)?;
     let order = b.reshape(order, vec![marked.extent.clone()])?;
-    // The place behind the last stands for what is not kept, and is no box.
+    // One place more, so that what is not kept, and has place 0, finds something where there are no boxes.
+    let none = b.i64s(&[0]);
+    let order = b.concat(&[order, none], 0)?;
     let index = b.node(Op::Gather { axis: 0 }, &[order, flat])?;
     let extent = marked.extent.clone() + Expr::constant(1);
     let columns: Vec<ValueId> = [places[0], places[1], index]

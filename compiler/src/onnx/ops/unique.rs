@@ -57,6 +57,7 @@ fn unique(cx: &mut Cx<'_, '_>) -> Imported {
         let first_of_part = b.node(Op::Gather { axis: 0 }, &[first, inverse])?;
         let renamed = b.node(Op::Gather { axis: 0 }, &[appearing.places, first_of_part])?;
         let first = appearing.positions(b)?;
+        let first = b.slice_axis(first, 0, Expr::constant(0), groups.starts.extent.clone())?;
         let group = b.node(Op::Gather { axis: 0 }, &[inverse, first])?;
         (first, renamed, b.node(Op::Gather { axis: 0 }, &[sizes, group])?)
     };

@@ -68,6 +68,24 @@ fn rows_of_many_columns_are_not_sorted() {
     assert_eq!(wide.fault(), "Unique of parts of 65 elements is not supported");
 }
 
+/// No rows at all: what stands for those that do not count is not looked for among none.
+#[test]
+fn nothing_has_no_kinds_and_no_boxes() {
+    for sorted in [0, 1] {
+        let attrs = [("sorted", Attr::Int(sorted))];
+        let case = Case::new(17).input("x", DType::F32, &["n"]).dim("n=0:1:8").node("Unique", "x", "y", &attrs);
+        assert_eq!(case.run(&[floats(&[0], &[])]), floats(&[0], &[]));
+    }
+    let boxes = Case::new(17)
+        .input("boxes", DType::F32, &["1", "n", "4"])
+        .input("scores", DType::F32, &["1", "2", "n"])
+        .dim("n=0:1:8")
+        .ints("most", &[3])
+        .node("NonMaxSuppression", "boxes scores most", "y", &[]);
+    assert_eq!(boxes.run(&[floats(&[1, 0, 4], &[]), floats(&[1, 2, 0], &[])]), ints(&[0, 3], &[]));
+    assert_eq!(boxes.run(&[floats(&[1, 1, 4], &[0.0, 0.0, 1.0, 1.0]), floats(&[1, 2, 1], &[0.5, 0.2])]).dims, [2, 3]);
+}
+
 #[test]
 fn flags_have_two_kinds() {
     let case = Case::new(17).input("x", DType::Bool, &["n"]).node("Unique", "x", "y", &[("sorted", Attr::Int(0))]);
