@@ -16,6 +16,7 @@ pub(super) fn suppress(
 ) -> Result<Vec<Tensor>, String> {
     let &[_, classes, n] = order.dims.as_slice() else { return Err("the order has another rank".to_owned()) };
     let boxes: Vec<f32> = boxes.to_f64s().into_iter().map(|value| value as f32).collect();
+    let dims = order.dims.clone();
     let (order, eligible) = (order.to_i64s(), eligible.to_i64s());
     let (threshold, most) = (threshold.to_f64s()[0] as f32, most.to_i64s()[0]);
     let mut keep = vec![0i64; order.len()];
@@ -35,7 +36,6 @@ pub(super) fn suppress(
             }
         }
     }
-    let dims = vec![order.len() / (classes * n).max(1), classes, n];
     Ok(vec![Tensor::encode(DType::Bool, dims, &Values::Int(keep))])
 }
 
