@@ -348,7 +348,7 @@ impl Shaker {
                     // Which of two zeros is the larger, and what sign a sum of nothing has, is nobody's promise.
                     return (by * floor).abs().copysign(by);
                 }
-                if v.abs() < UNITS * unit * magnitude && by > 0.5 {
+                if v.abs() < UNITS * unit * magnitude && by > 0.0 {
                     return 0.0;
                 }
                 let moved = v + v * by * UNITS * unit + by * floor;
