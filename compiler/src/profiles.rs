@@ -20,6 +20,26 @@ impl Profiles {
         Profiles::default()
     }
 
+    /// One profile that holds all of these shapes, each the names of an input's axes (`None` for a number) and its extents:
+    /// from the smallest to the largest extent of each name.
+    pub fn holding<'s>(shapes: impl IntoIterator<Item = (&'s [Option<String>], &'s [usize])>) -> Profiles {
+        let mut ranges: BTreeMap<&str, Range> = BTreeMap::new();
+        for (names, extents) in shapes {
+            for (name, &extent) in names.iter().zip(extents) {
+                let Some(name) = name else { continue };
+                let value = i64::try_from(extent).unwrap_or(i64::MAX);
+                let range = ranges.entry(name).or_insert(Range { min: value, opt: value, max: value });
+                range.min = range.min.min(value);
+                range.max = range.max.max(value);
+            }
+        }
+        let mut profiles = Profiles::new();
+        for (name, range) in ranges {
+            profiles.add(name, range);
+        }
+        profiles
+    }
+
     /// Adds a range for `name`. The first range of a name belongs to the first profile, the second to the second.
     pub fn add(&mut self, name: &str, range: Range) {
         self.ranges.entry(name.to_owned()).or_default().push(range);
@@ -101,6 +121,13 @@ mod tests {
         assert!(Profiles::parse("batch").is_err());
         assert!(Profiles::parse("batch=1:2").is_err());
         assert!(Profiles::parse("batch=-1:2:3").is_err());
+    }
+
+    #[test]
+    fn a_profile_holds_all_shapes() {
+        let (a, b) = ([Some("n".to_owned()), None], [Some("m".to_owned()), Some("n".to_owned())]);
+        let profiles = Profiles::holding([(&a[..], &[3, 9][..]), (&b, &[7, 1]), (&a, &[5, 9])]);
+        assert_eq!(profiles.to_string(), "m=7:7:7\nn=1:3:5\n");
     }
 
     #[test]

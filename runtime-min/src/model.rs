@@ -252,7 +252,8 @@ impl<'a> Session<'a> {
     }
 
     /// Runs the model like [`Session::run`] and shows `observe` every result of every step right after it was
-    /// written, with the step's label. For debugging: slow on a GPU.
+    /// written, with the step's label. For debugging: slow on a GPU, where a step that has run before the host knew a count
+    /// shows as many elements as there could have been; those beyond the count mean nothing.
     ///
     /// # Errors
     /// As [`Session::run`].

@@ -206,25 +206,9 @@ impl CaseDir {
 
     /// Profiles that hold every case: from the smallest to the largest extent of each symbolic dimension.
     pub fn profiles(&self, model: &Model) -> Result<Profiles, Failure> {
-        let mut ranges: BTreeMap<String, lapidary::ir::Range> = BTreeMap::new();
-        for (k, input) in onnx::inputs(model)?.into_iter().enumerate() {
-            for case in &self.cases {
-                let Some(tensor) = case.inputs.get(k) else { continue };
-                for (name, &extent) in input.symbols.iter().zip(&tensor.dims) {
-                    let Some(name) = name else { continue };
-                    let value = i64::try_from(extent).unwrap_or(i64::MAX);
-                    let first = lapidary::ir::Range { min: value, opt: value, max: value };
-                    let range = ranges.entry(name.clone()).or_insert(first);
-                    range.min = range.min.min(value);
-                    range.max = range.max.max(value);
-                }
-            }
-        }
-        let mut profiles = Profiles::new();
-        for (name, range) in ranges {
-            profiles.add(&name, range);
-        }
-        Ok(profiles)
+        let inputs = onnx::inputs(model)?;
+        let shapes = self.cases.iter().flat_map(|case| inputs.iter().zip(&case.inputs));
+        Ok(Profiles::holding(shapes.map(|(input, tensor)| (input.symbols.as_slice(), tensor.dims.as_slice()))))
     }
 }
 

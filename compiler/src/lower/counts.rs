@@ -38,20 +38,19 @@ pub(super) fn in_order(graph: &Graph) -> Vec<(Arc<str>, Symbol)> {
 }
 
 impl Lowering<'_> {
-    /// Whether a symbol has its value from `value`.
+    /// Whether a symbol has its value from `value`. Regions have values of the same numbers, and no counts.
     pub(super) fn is_count(&self, graph: &Graph, value: ValueId) -> bool {
         std::ptr::eq(graph, self.symbols) && graph.is_count(value)
     }
 
     /// Takes note of the counts that `value` holds, which has just been computed.
     pub(super) fn counted(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) {
-        let holds = |(_, (_, symbol)): &(usize, &(Arc<str>, Symbol))| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);
-        // Regions have values of the same numbers, and no counts.
-        if !std::ptr::eq(graph, self.symbols) {
+        if !self.is_count(graph, value) {
             return;
         }
-        let found: Vec<(usize, Arc<str>)> =
-            self.program.symbols.iter().enumerate().filter(holds).map(|(k, (name, _))| (k, name.clone())).collect();
+        let holds = |symbol: &Symbol| matches!(&symbol.source, SymbolSource::Count(count) if count.at == value);
+        let symbols = self.program.symbols.iter().enumerate().filter(|(_, (_, symbol))| holds(symbol));
+        let found: Vec<(usize, Arc<str>)> = symbols.map(|(k, (name, _))| (k, name.clone())).collect();
         for (symbol, name) in found {
             let at = self.tensor(graph, value, tensors);
             let label = match graph.producer(value) {

@@ -274,14 +274,18 @@ impl<'a> Exec<'a> {
     /// Enqueues the main segment, between the marks of the stopwatch if there is one.
     pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'a>) -> Result<(), Error> {
         let stream = &self.stream;
-        if let Some(stopwatch) = &self.stopwatch {
-            stopwatch.start.record(stream).map_err(during("measuring"))?;
-        }
+        let stopwatch = self.stopwatch.as_ref();
+        let mark = |event: fn(&Stopwatch) -> &Event| {
+            stopwatch.map_or(Ok(()), |stopwatch| event(stopwatch).record(stream)).map_err(during("measuring"))
+        };
+        mark(|stopwatch| &stopwatch.start)?;
         match self.ready.and_then(|profile| self.graphs[profile].as_mut()) {
             // SAFETY: the graph was recorded for this arena and brought up to date with these shapes; the engine and
             // the arena live until the stream is done (see `drop`).
             Some(record) => {
                 unsafe { record.launch(stream) }.map_err(during("launching the graph"))?;
+                // What the host waits for behind the last kernel is no computing.
+                mark(|stopwatch| &stopwatch.end)?;
                 for step in counts_at_end(self.engine.tables) {
                     if let Action::Count { symbol } = step.action {
                         count(step, symbol, shapes, memory, stream)?;
@@ -291,10 +295,8 @@ impl<'a> Exec<'a> {
             None => {
                 let main = PlanTables::MAIN;
                 run_segment(&self.engine, main, shapes, memory, stream, &mut self.args, &mut |_, _| Ok(()))?;
+                mark(|stopwatch| &stopwatch.end)?;
             }
-        }
-        if let Some(stopwatch) = &self.stopwatch {
-            stopwatch.end.record(stream).map_err(during("measuring"))?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use lapidary::diag::Place;
-use lapidary::ir::Range;
 use lapidary::ir::eval::Tensor;
 use lapidary::onnx::proto::ValueInfoProto;
 use lapidary::onnx::{Input, Model, Stored};
@@ -189,21 +188,6 @@ fn tensors(infos: &[ValueInfoProto], values: Vec<Stored>) -> Result<(Vec<String>
 
 /// One profile that holds every data set: from the smallest to the largest extent of each symbolic dimension.
 pub fn profiles(inputs: &[Input], sets: &[DataSet]) -> Profiles {
-    let mut ranges: BTreeMap<&str, Range> = BTreeMap::new();
-    for (k, input) in inputs.iter().enumerate() {
-        for tensor in sets.iter().map(|set| &set.inputs[k]) {
-            for (symbol, &extent) in input.symbols.iter().zip(&tensor.dims) {
-                let Some(symbol) = symbol else { continue };
-                let extent = i64::try_from(extent).unwrap_or(i64::MAX);
-                let range = ranges.entry(symbol).or_insert(Range { min: extent, opt: extent, max: extent });
-                range.min = range.min.min(extent);
-                range.max = range.max.max(extent);
-            }
-        }
-    }
-    let mut profiles = Profiles::new();
-    for (name, range) in ranges {
-        profiles.add(name, range);
-    }
-    profiles
+    let shapes = sets.iter().flat_map(|set| inputs.iter().zip(&set.inputs));
+    Profiles::holding(shapes.map(|(input, tensor)| (input.symbols.as_slice(), tensor.dims.as_slice())))
 }

@@ -15,7 +15,7 @@ pub const DEFS: &[OpDef] = &[OpDef { outputs: (1, 4), ..unary("Unique", 11, uniq
 const MAX_COLUMNS: i64 = 64;
 
 /// The different parts along an axis (or, without one, elements): results y, first indices, inverse indices, counts.
-/// Parts are rows of a matrix here. They are sorted, which brings equal ones together, in their order.
+/// A NaN is equal to nothing, so each is one of a kind: ONNX leaves it open. Parts are rows of a matrix here. They are sorted, which brings equal ones together, in their order.
 fn unique(cx: &mut Cx<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let sorted = cx.attrs.flag_or("sorted", 1)?;
