@@ -184,6 +184,12 @@ impl Call {
         self.arguments.push(braced(&inner));
     }
 
+    /// The next argument: the handle of conditional node `k` of the step.
+    pub fn handle(&mut self, name: &str, k: usize) {
+        self.args.handle(name, k);
+        self.arguments.push(name.to_owned());
+    }
+
     /// The next argument, as text that needs no parameter.
     pub fn literal(&mut self, text: &str) {
         self.arguments.push(text.to_owned());

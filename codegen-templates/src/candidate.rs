@@ -55,6 +55,8 @@ pub enum Param {
     I32(Expr),
     I64(Expr),
     F32(f32),
+    /// The handle of a conditional node of the step, by number: in a launch that stands in a CUDA graph.
+    Handle(usize),
 }
 
 /// What is known of a model's shapes: the range and the typical value of a formula, over all profiles.

@@ -53,6 +53,11 @@ impl Args {
         self.add("float", name, Param::F32(value));
     }
 
+    /// The handle of conditional node `k` of the step.
+    pub fn handle(&mut self, name: &str, k: usize) {
+        self.add("u64", name, Param::Handle(k));
+    }
+
     fn add(&mut self, ctype: &str, name: &str, param: Param) {
         self.declared.push(format!("{ctype} {name}"));
         self.params.push(param);

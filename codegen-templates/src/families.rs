@@ -2,13 +2,15 @@
 //!
 //! A family is one folder, `families/<name>` at the crate's root: `mod.rs` (candidates, legality, predicted cost),
 //! `kernel.cuh` (the kernel itself), `README.md` (the algorithm and its limits). To add one, add the folder, its `mod`
-//! line and its [`Family`] here, and its header to [`crate::headers`].
+//! line and its [`Family`] here, and its header to [`crate::headers`]. [`control`] stands apart: it solves no problem.
 
 use crate::arch::Arch;
 use crate::candidate::{Answer, Family, Shapes};
 use crate::packed;
 use crate::problem::Problem;
 
+#[path = "../families/control/mod.rs"]
+pub mod control;
 #[path = "../families/conv/mod.rs"]
 pub mod conv;
 #[path = "../families/copy/mod.rs"]

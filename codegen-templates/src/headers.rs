@@ -16,6 +16,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("families/depthwise/kernel.cuh", include_str!("../families/depthwise/kernel.cuh")),
     ("lapidary/team.cuh", include_str!("../cuda/lapidary/team.cuh")),
     ("lapidary/wide.cuh", include_str!("../cuda/lapidary/wide.cuh")),
+    ("families/control/kernel.cuh", include_str!("../families/control/kernel.cuh")),
     ("families/copy/kernel.cuh", include_str!("../families/copy/kernel.cuh")),
     ("families/pointwise/kernel.cuh", include_str!("../families/pointwise/kernel.cuh")),
     ("families/reduce/kernel.cuh", include_str!("../families/reduce/kernel.cuh")),

@@ -169,7 +169,7 @@ impl Scratch {
                     None => continue,
                 },
                 Param::Workspace(k, at) => Param::Workspace(*k + self.buffers.len(), at.clone()),
-                Param::I32(_) | Param::I64(_) | Param::F32(_) => continue,
+                Param::I32(_) | Param::I64(_) | Param::F32(_) | Param::Handle(_) => continue,
             };
         }
         launch

@@ -220,9 +220,10 @@ enums! {
     Dim { Const(value), Slot(slot); ; }
     FormulaOp { Const(value), Symbol(k), Slot(k); ; Add, Mul, FloorDiv, Min, Max, Broadcast }
     Place { Weight(offset), Derived(offset), Arena(buffer); ; }
-    Action<'a> { Cpu(op), Launch(launch); If { then_segment, else_segment }, Loop { body, most }, Count { symbol }; }
+    Action<'a> { Cpu(op), Launch(launch); If { then_segment, else_segment, decide },
+        Loop { body, most, begin, next }, Count { symbol }; }
     Source<'a> { ; Extent { input, axis }, Count { bound }; }
-    Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value); ; }
+    Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),
         Norm(spec), GroupNorm(spec), Transpose(spec), Resize(spec), Recurrent(spec), Extents(values);

@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Runs the model on tensors that lie on the device and returns at once (a plan with branches, loops or counts
+    /// Runs the model on tensors that lie on the device and returns at once (a plan that does not run as one CUDA graph
     /// waits for them). `extents` are those of the inputs; each buffer holds its tensor from its first byte, contiguous
     /// and row-major, and may be longer: outputs may be made for the largest shapes. [`Pending::wait`] hands the
     /// buffers back. Requests of a session are done in the order of their calls.
@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
     }
 
     /// Like [`Session::enqueue`], on device memory of the caller's (in the order of the ports) and behind the work of
-    /// `stream`; later work of `stream` waits for the outputs. The host does not wait, but for branches, loops and counts.
+    /// `stream`; later work of `stream` waits for the outputs. The host does not wait, but for what the CUDA graph leaves to it: some branches, loops and counts.
     ///
     /// # Errors
     /// As [`Session::enqueue`].

@@ -203,16 +203,20 @@ pub enum Action<'a> {
     Cpu(CpuOp<'a>),
     /// A kernel of the `cuda` target.
     Launch(Launch<'a>),
-    /// Runs `then_segment` if the one element of input 0 (`bool`) is true, else `else_segment`.
-    If { then_segment: u32, else_segment: u32 },
+    /// Runs `then_segment` if the one element of input 0 (`bool`) is true, else `else_segment`. In a CUDA graph each of
+    /// them is the body of a conditional node, and `decide` sets handles 0 and 1 of those nodes; empty where the host
+    /// decides.
+    If { then_segment: u32, else_segment: u32, decide: &'a [Launch<'a>] },
     /// Gives a symbol the one element of input 0 (`i64`). Steps before this one work on as many elements as there can
     /// be, where that does no harm.
     Count { symbol: u32 },
     /// Runs segment `body` again and again: at most `most` times, and at most as often as input 1 (one `i64`) says, and
     /// only while the one element of input 0 (`bool`) is true; either may be absent. The segment ends by writing that
     /// element and whatever else the next round reads. Behind round `k` each input from 2 on is copied to the output of
-    /// its place, as part `k` of it.
-    Loop { body: u32, most: Dim },
+    /// its place, as part `k` of it. In a CUDA graph `begin` stands before the conditional node whose body is the segment,
+    /// and `next` at the end of the body: they copy, count the rounds in the last output (one `i64`) and set handle 0.
+    /// Both are empty where the host does that.
+    Loop { body: u32, most: Dim, begin: &'a [Launch<'a>], next: &'a [Launch<'a>] },
 }
 
 /// A pointwise program: `inputs[k]` is the type of input `k`, each step computes one value, `outputs` names the
@@ -331,6 +335,8 @@ pub enum Param {
     I32(Dim),
     I64(Dim),
     F32(f32),
+    /// The handle of a conditional node of the step, by number.
+    Handle(u32),
 }
 
 /// A kernel: its entry point.

@@ -15,6 +15,7 @@ use lapidary_runtime::{DType, Error, Extents, InputRef, LaunchMode, Model, Optio
 
 const SCALE: &[u8] = include_bytes!("cuda_runtime/scale.ptx");
 const ADD: &[u8] = include_bytes!("cuda_runtime/add.ptx");
+const DECIDE: &[u8] = include_bytes!("cuda_runtime/decide.ptx");
 const FAULT: &[u8] = include_bytes!("cuda_runtime/fault.ptx");
 
 const N: Dim = Dim::Slot(0);
@@ -64,8 +65,19 @@ const PACK: Step<'static> = Step {
     outputs: &[4],
     label: "pack",
 };
-const BRANCH: Step<'static> =
-    Step { action: Action::If { then_segment: 2, else_segment: 3 }, inputs: &[5], outputs: &[2], label: "branch" };
+const NAME_BRANCH: Launch<'static> = Launch {
+    kernel: 3,
+    grid: [ONE, ONE, ONE],
+    block: [1, 1, 1],
+    shared: 0,
+    params: &[Param::Input(0, ZERO), Param::Handle(0), Param::Handle(1)],
+};
+const BRANCH: Step<'static> = Step {
+    action: Action::If { then_segment: 2, else_segment: 3, decide: &[NAME_BRANCH] },
+    inputs: &[5],
+    outputs: &[2],
+    label: "branch",
+};
 const CRASH: Step<'static> =
     Step { action: launch(2, ONE, &[Param::Output(0, ZERO)]), inputs: &[], outputs: &[2], label: "crash" };
 
@@ -116,8 +128,13 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         weight_bytes: 257,
         derived_bytes: 8,
         segments,
-        kernels: &[Kernel { entry: "scale" }, Kernel { entry: "add" }, Kernel { entry: "fault" }],
-        images: &[Images { arch: Arch { sm: 80, kind: ArchKind::Ptx }, code: &[SCALE, ADD, FAULT] }],
+        kernels: &[
+            Kernel { entry: "scale" },
+            Kernel { entry: "add" },
+            Kernel { entry: "fault" },
+            Kernel { entry: "decide" },
+        ],
+        images: &[Images { arch: Arch { sm: 80, kind: ArchKind::Ptx }, code: &[SCALE, ADD, FAULT, DECIDE] }],
     }
 }
 
@@ -236,11 +253,16 @@ fn every_shape_in_both_modes() -> Result<(), Error> {
 }
 
 fn branches() -> Result<(), Error> {
-    for condition in [0, 1] {
+    for (condition, launch) in
+        [(0, LaunchMode::Graph), (1, LaunchMode::Graph), (0, LaunchMode::Stream), (1, LaunchMode::Stream)]
+    {
         let bytes = weights(condition);
-        let model = Model::load(&BRANCHED, Weights::borrowed(&bytes), Options::default())?;
-        let expected = if condition == 1 { shifted(50) } else { ramp(50).iter().map(|x| -2.0 * x).collect() };
-        assert_eq!(run(&mut model.session()?, &ramp(50))?, expected);
+        let model = Model::load(&BRANCHED, Weights::borrowed(&bytes), Options { device: 0, launch })?;
+        let mut session = model.session()?;
+        for n in [50, 50, 0, 7, 5000] {
+            let expected = if condition == 1 { shifted(n) } else { ramp(n).iter().map(|x| -2.0 * x).collect() };
+            assert_eq!(run(&mut session, &ramp(n))?, expected, "{launch:?}, n = {n}");
+        }
     }
     Ok(())
 }
@@ -313,7 +335,7 @@ fn device_buffers(device: &Arc<Device>) -> Result<(), Error> {
 fn the_best_of_several_plans() -> Result<(), Error> {
     static OTHER: PlanTables<'static> = PlanTables {
         name: "other",
-        images: &[Images { arch: Arch { sm: 121, kind: ArchKind::Cubin }, code: &[SCALE, ADD, FAULT] }],
+        images: &[Images { arch: Arch { sm: 121, kind: ArchKind::Cubin }, code: &[SCALE, ADD, FAULT, DECIDE] }],
         ..tables(&[Segment { steps: &[PACK] }, Segment { steps: &[DOUBLE, SHIFT] }])
     };
     let bytes = weights(0);

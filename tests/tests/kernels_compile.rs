@@ -9,6 +9,7 @@ mod cubin;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lapidary::kernels::{KernelSet, Toolchain, compile};
+use lapidary_templates::families::control::{self, At};
 use lapidary_templates::{Answer, Arch, Expr, Problem, Shapes, Source, families};
 use lapidary_tests::problems;
 
@@ -65,6 +66,16 @@ fn every_family_compiles_with_time_stamps() {
     assert!(plain > 20 && traced.iter().all(|source| source.text.contains("LAPIDARY_TRACE_PARAM")), "{plain}");
 }
 
+/// The kernels by which CUDA graphs decide branches and loops.
+fn deciding() -> Vec<Source> {
+    let mut sources = vec![control::branch().source, control::collect(2, 0, 1, &Expr::symbol("n")).source];
+    for (condition, limit) in [(false, false), (true, false), (false, true), (true, true)] {
+        let rounds = control::Rounds { condition, limit, most: Expr::symbol("n"), round: 1 };
+        sources.extend([At::Start, At::End].map(|at| control::rounds(&rounds, at).source));
+    }
+    sources
+}
+
 /// The candidates that are compiled on every run: the quickest by prediction. `LAPIDARY_KERNELS=all` compiles all.
 const QUICKEST: usize = 2;
 
@@ -87,6 +98,9 @@ fn every_candidate_compiles_without_spills() {
             let count = if all { candidates.len() } else { QUICKEST };
             let launches = candidates.into_iter().take(count).flat_map(|candidate| candidate.launches);
             sources.extend(launches.map(|launch| launch.source));
+        }
+        if only.is_none() {
+            sources.extend(deciding());
         }
         let set = KernelSet::named(sources.iter().collect());
         let cubins = compile(&set, arch, &toolchain, &|_| {}).expect("the compiler works");

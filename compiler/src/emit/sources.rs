@@ -4,7 +4,7 @@ use lapidary_templates::headers;
 
 use super::layout::comment;
 use super::{Code, CrateFiles, EmittedTarget};
-use crate::lower::{SegmentId, Step};
+use crate::lower::SegmentId;
 use crate::select::Pick;
 
 /// Adds the files of a target's kernels. Targets that share a kernel write the same source.
@@ -38,13 +38,14 @@ fn users<'t>(target: &'t EmittedTarget<'_>) -> Vec<Vec<&'t str>> {
     let mut users = vec![Vec::new(); target.plan.kernels.kernels.len()];
     for (segment, steps) in chosen.program.segments.iter().enumerate() {
         for (k, step) in steps.iter().enumerate() {
-            let (Step::Work(work), Pick::Kernels(candidate)) = (step, chosen.pick(SegmentId(segment as u32), k)) else {
-                continue;
+            let launches = match chosen.pick(SegmentId(segment as u32), k) {
+                Pick::Kernels(candidate) => candidate.launches.iter().collect(),
+                Pick::Runtime => step.deciding(),
             };
-            for launch in &candidate.launches {
+            for launch in launches {
                 let users = &mut users[target.plan.kernels.index(&launch.source) as usize];
-                if users.last() != Some(&work.label.as_str()) {
-                    users.push(&work.label);
+                if users.last() != Some(&step.label()) {
+                    users.push(step.label());
                 }
             }
         }

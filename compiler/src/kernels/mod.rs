@@ -42,8 +42,9 @@ impl KernelSet {
     pub fn of(chosen: &Chosen) -> KernelSet {
         let mut sources = BTreeSet::new();
         for (segment, steps) in chosen.program.segments.iter().enumerate() {
-            for step in 0..steps.len() {
-                match chosen.pick(SegmentId(segment as u32), step) {
+            for (k, step) in steps.iter().enumerate() {
+                sources.extend(step.deciding().into_iter().map(|launch| &launch.source));
+                match chosen.pick(SegmentId(segment as u32), k) {
                     Pick::Runtime => {}
                     Pick::Kernels(candidate) => sources.extend(candidate.launches.iter().map(|launch| &launch.source)),
                 }

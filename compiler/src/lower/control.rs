@@ -5,15 +5,16 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Scalar, ScalarOp};
+use lapidary_templates::families::control::{self as decide, At};
 use lapidary_templates::{Kind, Problem};
 
-use super::{Loop, Lowering, Residency, SegmentId, Step, TensorId, Tensors};
+use super::{Loop, Lowering, Residency, Rounds, SegmentId, Step, Target, TensorId, Tensors};
 use crate::ir::builder::scalar_bytes;
 use crate::ir::{Constant, Expr, Graph, Node, Program, Type, ValueId};
 
 /// A loop's payload.
-pub(super) struct Rounds<'n> {
-    pub body: &'n Graph,
+pub(super) struct Body<'n> {
+    pub region: &'n Graph,
     pub carried: usize,
     pub most: &'n Expr,
 }
@@ -55,7 +56,9 @@ impl Lowering<'_> {
             inner
         });
         let label = node.origin.to_string();
-        self.program.segments[segment.0 as usize].push(Step::If { condition, then_segment, else_segment, label });
+        let decide = self.is_graph().then(|| Box::new(decide::branch()));
+        let step = Step::If { condition, then_segment, else_segment, decide, label };
+        self.program.segments[segment.0 as usize].push(step);
     }
 
     /// A new segment for a region, and what it relies on.
@@ -71,11 +74,11 @@ impl Lowering<'_> {
         &mut self,
         graph: &Graph,
         node: &Node,
-        rounds: Rounds<'_>,
+        body: Body<'_>,
         tensors: &mut Tensors,
         segment: SegmentId,
     ) {
-        let Rounds { body, carried, most } = rounds;
+        let Body { region: body, carried, most } = body;
         let operands: Vec<Option<TensorId>> =
             node.inputs.iter().map(|value| value.map(|value| self.tensor(graph, value, tensors))).collect();
         let (Some(&[limit, start]), Some((round, inputs))) = (operands.first_chunk(), body.inputs().split_first())
@@ -150,8 +153,36 @@ impl Lowering<'_> {
                 self.copy(from, state, inner);
             }
         }
-        let step = Loop { condition, limit, most: most.clone(), body: inner, rows, label };
+        let rounds = self.is_graph().then(|| self.rounds([condition, limit].map(|at| at.is_some()), most, &rows));
+        let step = Loop { condition, limit, most: most.clone(), body: inner, rows, rounds, label };
         self.program.segments[segment.0 as usize].push(Step::Loop(Box::new(step)));
+    }
+
+    /// Whether the plan may run as a CUDA graph.
+    fn is_graph(&self) -> bool {
+        matches!(self.target, Target::Cuda(_))
+    }
+
+    /// What runs a loop in a CUDA graph.
+    fn rounds(&mut self, [condition, limit]: [bool; 2], most: &Expr, rows: &[(TensorId, TensorId)]) -> Rounds {
+        let round = self.number();
+        let place = rows.len();
+        let rounds = decide::Rounds { condition, limit, most: most.clone(), round: place };
+        let collect = rows.iter().enumerate().map(|(k, (row, _))| {
+            let buffer = self.buffer_of(*row);
+            // Operands before the rows are condition and limit.
+            decide::collect(2 + k, k, place, &self.program.buffer(buffer).bytes)
+        });
+        let next = collect.chain([decide::rounds(&rounds, At::End)]).collect();
+        Rounds { round, begin: decide::rounds(&rounds, At::Start), next }
+    }
+
+    /// A tensor of one `i64`.
+    fn number(&mut self) -> TensorId {
+        let ty = Type { dtype: DType::I64, dims: Vec::new() };
+        let buffer = self.add_buffer(Residency::Arena, &ty);
+        self.program.tensors.push(super::Tensor { name: "round".into(), ty, buffer });
+        TensorId(self.program.tensors.len() as u32 - 1)
     }
 
     /// The tensor, or a copy of it where it lies in the buffer of something that is carried.

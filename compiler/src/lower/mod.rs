@@ -17,10 +17,12 @@ use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, Op, Type, ValueId};
-use control::Rounds;
+use control::Body;
 use counts::OpenCount;
 pub use cpu::cpu_op;
-pub use program::{Alternatives, Buffer, BufferId, Loop, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
+pub use program::{
+    Alternatives, Buffer, BufferId, Loop, Program, Residency, Rounds, SegmentId, Step, Tensor, TensorId, Work,
+};
 
 /// What a model is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -151,8 +153,8 @@ impl Lowering<'_> {
                     self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
                 }
                 Op::Loop { body, carried, most } => {
-                    let rounds = Rounds { body: &body.0, carried: *carried as usize, most };
-                    self.repeat(graph, node, rounds, tensors, segment);
+                    let body = Body { region: &body.0, carried: *carried as usize, most };
+                    self.repeat(graph, node, body, tensors, segment);
                 }
                 op => match kind_of(op) {
                     Some(kind) => self.problem(graph, node, kind, tensors, segment),

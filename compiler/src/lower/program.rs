@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lapidary_templates::{Candidate, Problem, Refusal};
+use lapidary_templates::{Candidate, Problem, Refusal, candidate::Launch};
 
 use crate::ir::{Constant, Constraint, Expr, Range, Symbol, Type};
 
@@ -114,6 +114,8 @@ pub enum Step {
         condition: TensorId,
         then_segment: SegmentId,
         else_segment: SegmentId,
+        /// What names the branch in a CUDA graph; nothing on the `cpu` target.
+        decide: Option<Box<Launch>>,
         label: String,
     },
     /// Gives a symbol the one element of a tensor: from here on it is known how many there are.
@@ -139,7 +141,42 @@ pub struct Loop {
     pub body: SegmentId,
     /// What the body computes in each round, and where all of it goes, one round behind the other.
     pub rows: Vec<(TensorId, TensorId)>,
+    /// What runs the loop in a CUDA graph; nothing on the `cpu` target.
+    pub rounds: Option<Rounds>,
     pub label: String,
+}
+
+/// How a CUDA graph runs a loop by itself.
+#[derive(Clone, Debug)]
+pub struct Rounds {
+    /// One `i64`: the number of the round.
+    pub round: TensorId,
+    /// In front of the loop: numbers the first round, and asks for it.
+    pub begin: Launch,
+    /// At the end of the body: collects the rows, numbers the next round, and asks for it.
+    pub next: Vec<Launch>,
+}
+
+impl Step {
+    /// The ONNX nodes it came from.
+    pub fn label(&self) -> &str {
+        match self {
+            Step::Work(work) => &work.label,
+            Step::If { label, .. } | Step::Count { label, .. } => label,
+            Step::Loop(step) => &step.label,
+        }
+    }
+
+    /// The launches that a CUDA graph needs to decide this step.
+    pub fn deciding(&self) -> Vec<&Launch> {
+        match self {
+            Step::If { decide, .. } => decide.iter().map(|launch| &**launch).collect(),
+            Step::Loop(step) => {
+                step.rounds.iter().flat_map(|rounds| std::iter::once(&rounds.begin).chain(&rounds.next)).collect()
+            }
+            Step::Work(_) | Step::Count { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A kernel problem to solve.

@@ -172,7 +172,7 @@ impl Replay<'_> {
             match step {
                 Step::Work(work) => self.work(work, id, k),
                 Step::Count { at, label, .. } => self.read(*at, label),
-                Step::If { condition, then_segment, else_segment, label } => {
+                Step::If { condition, then_segment, else_segment, label, .. } => {
                     self.read(*condition, label);
                     let before = self.shadow.clone();
                     self.segment(*then_segment);
@@ -193,6 +193,9 @@ impl Replay<'_> {
         for &(_, all) in &step.rows {
             self.write(self.plan.chosen.program.tensor(all).buffer, label);
         }
+        if let Some(rounds) = &step.rounds {
+            self.write(self.plan.chosen.program.tensor(rounds.round).buffer, label);
+        }
         let none = self.shadow.clone();
         for _ in 0..2 {
             step.condition.iter().for_each(|&condition| self.read(condition, label));
@@ -201,6 +204,7 @@ impl Replay<'_> {
                 self.read(row, label);
                 self.read(all, label);
             }
+            step.rounds.iter().for_each(|rounds| self.read(rounds.round, label));
         }
         step.condition.iter().for_each(|&condition| self.read(condition, label));
         self.shadow = self.shadow.meet(&none);
@@ -402,9 +406,9 @@ mod tests {
   output "all" %3
 }"#;
 
-    fn notices_in_loop(damage: impl FnOnce(&mut Plan), expected: &str) {
+    fn notices_in_loop(target: &str, damage: impl FnOnce(&mut Plan), expected: &str) {
         let graph = text::parse(LOOP, &|_| None).expect("a graph");
-        let program = lower(&graph, Target::Cpu).expect("functions");
+        let program = lower(&graph, target.parse::<Target>().expect("a target")).expect("kernels");
         let mut plan = plan(select_by(program, &mut |_, _| 0));
         check(plan.clone()).expect("a good plan");
         damage(&mut plan);
@@ -422,16 +426,23 @@ mod tests {
     #[test]
     fn what_a_loop_reads_again_outlives_its_rounds() {
         // In the first round the capture is still there, in the second it is not.
-        notices_in_loop(|plan| put(plan, "b", "c"), "is not intact");
-        notices_in_loop(|plan| put(plan, "b", "a"), "is not intact");
-        notices_in_loop(|plan| put(plan, "t", "all"), "is not intact");
-        notices_in_loop(|plan| put(plan, "b", "t"), "is not intact");
+        notices_in_loop("cpu", |plan| put(plan, "b", "c"), "is not intact");
+        notices_in_loop("cpu", |plan| put(plan, "b", "a"), "is not intact");
+        notices_in_loop("cpu", |plan| put(plan, "t", "all"), "is not intact");
+        notices_in_loop("cpu", |plan| put(plan, "b", "t"), "is not intact");
+    }
+
+    #[test]
+    fn the_number_of_the_round_outlives_the_loop() {
+        notices_in_loop("sm_90a", |plan| put(plan, "round", "t"), "is not intact");
+        notices_in_loop("sm_90a", |plan| put(plan, "round", "c"), "is not intact");
+        notices_in_loop("sm_90a", |plan| put(plan, "b", "round"), "is not intact");
     }
 
     #[test]
     fn a_round_that_does_not_write_what_the_next_one_reads() {
         let forgets = |plan: &mut Plan| drop(plan.chosen.program.segments[2].remove(0));
-        notices_in_loop(forgets, "is not intact");
+        notices_in_loop("cpu", forgets, "is not intact");
     }
 
     #[test]

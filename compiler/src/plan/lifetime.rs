@@ -79,7 +79,7 @@ impl Walk<'_> {
     /// What is there before the first round and used in one is used in all, so it lives to the end of the last.
     fn rounds(&mut self, step: &Loop) {
         let around = |walk: &mut Self| {
-            let results = step.rows.iter().map(|(_, all)| all);
+            let results = step.rows.iter().map(|(_, all)| all).chain(step.rounds.iter().map(|rounds| &rounds.round));
             step.condition.iter().chain(&step.limit).chain(results).for_each(|&tensor| walk.touch(tensor));
         };
         around(self);

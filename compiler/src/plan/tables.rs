@@ -11,7 +11,7 @@ use lapidary_runtime::table::{
     Action, Constraint, Dim, Formula, FormulaOp, Images, Kernel, Launch, NONE, Param, Place, PlanTables, Port, Profile,
     Range, Segment, Source, Step, Symbol, Target as TableTarget, Tensor,
 };
-use lapidary_templates::{Atom, Candidate, Expr, candidate};
+use lapidary_templates::{Atom, Candidate, Expr, Operand, candidate};
 
 use super::{CheckedPlan, Scratch};
 use crate::ir::SymbolSource;
@@ -168,18 +168,32 @@ impl<'b> Writer<'_, 'b> {
                     outputs: &[],
                     label: self.bump.alloc_str(label),
                 }),
-                PlanStep::If { condition, then_segment, else_segment, label } => steps.push(Step {
-                    action: Action::If { then_segment: then_segment.0, else_segment: else_segment.0 },
+                PlanStep::If { condition, then_segment, else_segment, label, .. } => steps.push(Step {
+                    action: Action::If {
+                        then_segment: then_segment.0,
+                        else_segment: else_segment.0,
+                        decide: self.deciding(&step.deciding()),
+                    },
                     inputs: self.bump.alloc_slice_copy(&[condition.0]),
                     outputs: &[],
                     label: self.bump.alloc_str(label),
                 }),
                 PlanStep::Loop(step) => {
-                    let (rows, all): (Vec<_>, Vec<_>) =
+                    let (rows, mut all): (Vec<_>, Vec<_>) =
                         step.rows.iter().map(|&(row, all)| (Some(row), Some(all))).unzip();
+                    all.extend(step.rounds.as_ref().map(|rounds| Some(rounds.round)));
+                    let (begin, next) = match &step.rounds {
+                        Some(rounds) => (vec![&rounds.begin], rounds.next.iter().collect()),
+                        None => (Vec::new(), Vec::new()),
+                    };
                     let inputs = self.operands(&[&[step.condition, step.limit], rows.as_slice()].concat());
                     steps.push(Step {
-                        action: Action::Loop { body: step.body.0, most: self.dim(&step.most) },
+                        action: Action::Loop {
+                            body: step.body.0,
+                            most: self.dim(&step.most),
+                            begin: self.deciding(&begin),
+                            next: self.deciding(&next),
+                        },
                         inputs: self.bump.alloc_slice_copy(&inputs),
                         outputs: self.bump.alloc_slice_copy(&self.operands(&all)),
                         label: self.bump.alloc_str(&step.label),
@@ -224,33 +238,44 @@ impl<'b> Writer<'_, 'b> {
         let outputs = self.bump.alloc_slice_copy(&outputs);
         let label = self.bump.alloc_str(&work.label);
         for launch in &candidate.launches {
-            let params: Vec<Param> = launch.params.iter().map(|param| self.param(param, work, results)).collect();
-            let launch = Launch {
-                kernel: self.kernels.index(&launch.source),
-                grid: [0, 1, 2].map(|k| self.dim(&launch.grid[k])),
-                block: launch.block,
-                shared: launch.shared,
-                params: self.bump.alloc_slice_copy(&params),
-            };
+            let launch = self.launch(launch, [&work.problem.inputs, &work.problem.outputs], results);
             steps.push(Step { action: Action::Launch(launch), inputs, outputs, label });
         }
     }
 
-    fn param(&mut self, param: &candidate::Param, work: &Work, results: u32) -> Param {
+    /// The launches by which a CUDA graph decides a step: they name whole operands.
+    fn deciding(&mut self, launches: &[&candidate::Launch]) -> &'b [Launch<'b>] {
+        let launches: Vec<Launch<'b>> = launches.iter().map(|launch| self.launch(launch, [&[], &[]], 0)).collect();
+        self.bump.alloc_slice_copy(&launches)
+    }
+
+    /// `ends` are operands and results; scratch memory stands behind the `results` results.
+    fn launch(&mut self, launch: &candidate::Launch, ends: [&[Option<Operand>]; 2], results: u32) -> Launch<'b> {
+        let params: Vec<Param> = launch.params.iter().map(|param| self.param(param, ends, results)).collect();
+        Launch {
+            kernel: self.kernels.index(&launch.source),
+            grid: [0, 1, 2].map(|k| self.dim(&launch.grid[k])),
+            block: launch.block,
+            shared: launch.shared,
+            params: self.bump.alloc_slice_copy(&params),
+        }
+    }
+
+    fn param(&mut self, param: &candidate::Param, ends: [&[Option<Operand>]; 2], results: u32) -> Param {
+        let [inputs, outputs] = ends;
         match param {
-            candidate::Param::Input(k, offset) => Param::Input(*k as u32, self.bytes(&work.problem.inputs, *k, offset)),
-            candidate::Param::Output(k, offset) => {
-                Param::Output(*k as u32, self.bytes(&work.problem.outputs, *k, offset))
-            }
+            candidate::Param::Input(k, offset) => Param::Input(*k as u32, self.bytes(inputs, *k, offset)),
+            candidate::Param::Output(k, offset) => Param::Output(*k as u32, self.bytes(outputs, *k, offset)),
             candidate::Param::Workspace(k, offset) => Param::Output(results + *k as u32, self.dim(offset)),
             candidate::Param::I32(extent) => Param::I32(self.dim(extent)),
             candidate::Param::I64(extent) => Param::I64(self.dim(extent)),
             candidate::Param::F32(value) => Param::F32(*value),
+            candidate::Param::Handle(k) => Param::Handle(*k as u32),
         }
     }
 
     /// An offset in elements of operand `k`, as bytes.
-    fn bytes(&mut self, operands: &[Option<lapidary_templates::Operand>], k: usize, offset: &Expr) -> Dim {
+    fn bytes(&mut self, operands: &[Option<Operand>], k: usize, offset: &Expr) -> Dim {
         let bits = operands.get(k).and_then(Option::as_ref).map_or(8, |operand| operand.dtype.bits());
         self.dim(&(Expr::from(bits) * offset.clone()).floor_div(&Expr::constant(8)))
     }

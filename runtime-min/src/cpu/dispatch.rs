@@ -33,7 +33,7 @@ pub fn run_steps(
     for (step, ready) in steps.steps.iter().zip(prepared_steps) {
         match &step.action {
             Action::Cpu(op) => run_op(op, step, ready, memory, scratch)?,
-            Action::If { then_segment, else_segment } => {
+            Action::If { then_segment, else_segment, .. } => {
                 let condition = memory.read(step.inputs[0]).bytes[0] != 0;
                 let branch = if condition { *then_segment } else { *else_segment };
                 memory.shapes().check_constraints(branch as usize)?;
@@ -44,7 +44,7 @@ pub fn run_steps(
                 let count = bytes.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
                 memory.shapes().set_count(*symbol, count)?;
             }
-            Action::Loop { body, most } => {
+            Action::Loop { body, most, .. } => {
                 let rounds = repeat::limit(step, *most, memory);
                 let mut round = 0;
                 while round < rounds && repeat::goes_on(step, memory) {

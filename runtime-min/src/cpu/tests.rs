@@ -103,7 +103,7 @@ fn a_condition_picks_its_segment() {
         outputs: &[Port { name: "y", tensor: 2 }],
         segments: &[
             Segment { steps: &[] },
-            Segment { steps: &[step(Action::If { then_segment: 2, else_segment: 3 }, &[0], &[])] },
+            Segment { steps: &[step(Action::If { then_segment: 2, else_segment: 3, decide: &[] }, &[0], &[])] },
             Segment { steps: &[step(Action::Cpu(CpuOp::Pointwise(DOUBLE)), &[1], &[2])] },
             Segment { steps: &[step(Action::Cpu(CpuOp::Pointwise(NEGATE)), &[1], &[2])] },
         ],
@@ -138,7 +138,9 @@ fn a_loop_ends_by_its_limit_by_its_bound_or_by_its_condition() {
         outputs: &[Port { name: "x", tensor: 2 }, Port { name: "rows", tensor: 5 }],
         segments: &[
             Segment { steps: &[] },
-            Segment { steps: &[step(Action::Loop { body: 2, most: Dim::Const(3) }, &[0, 1, 4], &[5])] },
+            Segment {
+                steps: &[step(Action::Loop { body: 2, most: Dim::Const(3), begin: &[], next: &[] }, &[0, 1, 4], &[5])],
+            },
             Segment {
                 steps: &[
                     step(Action::Cpu(CpuOp::Pointwise(DOUBLE)), &[2], &[3]),

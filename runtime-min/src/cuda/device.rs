@@ -99,6 +99,11 @@ impl Device {
         unsafe { self.driver.context_synchronize() }
     }
 
+    /// Whether graphs may hold conditional nodes: with drivers of CUDA 12.4 and later.
+    pub fn has_conditional_nodes(&self) -> bool {
+        self.facts.driver_version >= 12040
+    }
+
     /// Makes the context current on this thread until the guard is dropped.
     pub(super) fn make_current(&self) -> Result<Current<'_>, DriverError> {
         let mut former = CuContext::NULL;

@@ -175,6 +175,20 @@ functions! {
         dependency_count: usize,
         params: *const KernelNodeParams,
     );
+    graph_conditional_handle_create = c"cuGraphConditionalHandleCreate"(
+        handle: *mut CuConditionalHandle,
+        graph: CuGraph,
+        context: CuContext,
+        default_value: u32,
+        flags: u32,
+    );
+    graph_add_conditional_node = c"cuGraphAddNode"(
+        node: *mut CuGraphNode,
+        graph: CuGraph,
+        dependencies: *const CuGraphNode,
+        dependency_count: usize,
+        params: *mut ConditionalNodeParams,
+    );
     graph_kernel_node_set_attribute = c"cuGraphKernelNodeSetAttribute"(
         node: CuGraphNode,
         attribute: u32,

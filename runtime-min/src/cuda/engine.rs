@@ -22,8 +22,8 @@ use crate::weights::Weights;
 pub struct Engine<'a> {
     pub(super) tables: &'a PlanTables<'a>,
     pub(super) device: Arc<Device>,
-    /// In the order of [`PlanTables::kernels`].
-    pub(super) functions: Vec<Function>,
+    /// In the order of [`PlanTables::kernels`]; those that only set conditions are absent where graphs have none.
+    functions: Vec<Option<Function>>,
     pub(super) launch: LaunchMode,
     weights: DeviceBuffer,
     derived: DeviceBuffer,
@@ -66,6 +66,14 @@ impl<'a> Engine<'a> {
         &self.device
     }
 
+    /// The kernel of a launch.
+    ///
+    /// # Errors
+    /// [`DriverError::NotALaunch`] for one that was not loaded, which nothing launches.
+    pub(super) fn function(&self, launch: &Launch<'_>) -> Result<&Function, DriverError> {
+        self.functions[launch.kernel as usize].as_ref().ok_or(DriverError::NotALaunch)
+    }
+
     /// Where the tensors lie, for an arena at `arena` laid out as `profile` says.
     pub(super) fn memory(&self, arena: &DeviceBuffer, profile: usize) -> Memory<'a> {
         Memory {
@@ -93,7 +101,7 @@ impl<'a> Engine<'a> {
 }
 
 /// Loads the images that fit the device best, and looks up each kernel.
-fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Function>, Error> {
+fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Option<Function>>, Error> {
     if let Some(step) = steps(tables).find(|step| matches!(step.action, Action::Cpu(_))) {
         return Err(during(step.label)(DriverError::NotALaunch));
     }
@@ -102,13 +110,19 @@ fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Fun
     }
     let facts = device.facts();
     let Some((images, _)) = fit(tables, facts) else { return Err(no_image(&[tables], facts)) };
-    let mut shared = vec![0; tables.kernels.len()];
-    for launch in launches(tables) {
-        let most: &mut u32 = &mut shared[launch.kernel as usize];
-        *most = launch.shared.max(*most);
+    // Of each kernel that is launched the most shared memory.
+    let mut shared: Vec<Option<u32>> = vec![None; tables.kernels.len()];
+    let deciding = steps(tables).filter(|_| device.has_conditional_nodes()).flat_map(deciding);
+    for launch in launches(tables).chain(deciding) {
+        let most = &mut shared[launch.kernel as usize];
+        *most = Some(launch.shared).max(*most);
     }
     let mut functions = Vec::with_capacity(tables.kernels.len());
     for ((kernel, code), shared) in tables.kernels.iter().zip(images.code).zip(shared) {
+        let Some(shared) = shared else {
+            functions.push(None);
+            continue;
+        };
         let image = match images.arch.kind {
             ArchKind::Cubin | ArchKind::CubinExact => Image::Cubin(code),
             ArchKind::Ptx => Image::Ptx(code),
@@ -122,10 +136,11 @@ fn load_kernels(device: &Arc<Device>, tables: &PlanTables<'_>) -> Result<Vec<Fun
             }
             Ok(function)
         });
-        functions.push(function.map_err(|source| Error::Cuda {
-            during: format!("loading kernel `{}` for {}", kernel.entry, images.arch),
-            source,
-        })?);
+        let failed = |source| {
+            let during = format!("loading kernel `{}` for {}", kernel.entry, images.arch);
+            Error::Cuda { during, source }
+        };
+        functions.push(Some(function.map_err(failed)?));
     }
     Ok(functions)
 }
@@ -168,6 +183,16 @@ fn launches<'t, 'a>(tables: &'t PlanTables<'a>) -> impl Iterator<Item = &'t Laun
         Action::Launch(launch) => Some(launch),
         Action::If { .. } | Action::Loop { .. } | Action::Count { .. } | Action::Cpu(_) => None,
     })
+}
+
+/// The launches by which a graph decides a step.
+fn deciding<'t, 'a>(step: &'t Step<'a>) -> impl Iterator<Item = &'t Launch<'a>> {
+    let (first, second): (&[Launch<'a>], &[Launch<'a>]) = match step.action {
+        Action::If { decide, .. } => (decide, &[]),
+        Action::Loop { begin, next, .. } => (begin, next),
+        Action::Launch(_) | Action::Count { .. } | Action::Cpu(_) => (&[], &[]),
+    };
+    first.iter().chain(second)
 }
 
 /// The images that run best on compute capability `sm`.

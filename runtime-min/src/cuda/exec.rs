@@ -2,8 +2,9 @@
 //!
 //! Contract: [`Exec::run`] copies the inputs in, enqueues everything, and waits once; it allocates nothing when the
 //! shapes are no larger than before. A failure of the device poisons the session, because what the failed work has
-//! written is unknown. Branches (`If`) and the rounds of loops are decided by the host, which waits for the condition;
-//! it waits for counts too, where a step or an output needs one.
+//! written is unknown. Branches (`If`) and the rounds of loops are decided inside the CUDA graph; where the plan does not
+//! run as one (see [`Record::is_possible`]) the host decides, and waits for the condition. It waits for counts, too, where a
+//! step or an output needs one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -33,8 +34,8 @@ pub struct Exec<'a> {
     args: KernelArgs,
     /// One graph a profile, made when the profile is first used.
     graphs: Vec<Option<Record>>,
-    /// The profile whose graph stands for the present shapes.
-    ready: Option<usize>,
+    /// What runs the present shapes.
+    ready: Ready,
     stopwatch: Option<Stopwatch>,
     timing: Option<Timing>,
     /// How many runs there were, or what the caller says instead.
@@ -61,7 +62,7 @@ impl<'a> Exec<'a> {
             outputs: Staging::default(),
             args: KernelArgs::default(),
             graphs: tables.profiles.iter().map(|_| None).collect(),
-            ready: None,
+            ready: Ready::Unknown,
             stopwatch: None,
             timing: None,
             runs: 0,
@@ -203,7 +204,7 @@ impl<'a> Exec<'a> {
     fn invalidate(&mut self, change: Change) -> Result<(), Error> {
         match change {
             Change::None => {}
-            Change::Shape | Change::Profile => self.ready = None,
+            Change::Shape | Change::Profile => self.ready = Ready::Unknown,
         }
         match self.poison.get() {
             Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
@@ -214,12 +215,16 @@ impl<'a> Exec<'a> {
     /// Brings the graph of the profile up to date with the shapes.
     pub(super) fn prepare(&mut self, shapes: &Shapes<'a>, change: Change) -> Result<(), Error> {
         self.invalidate(change)?;
+        if self.ready != Ready::Unknown {
+            return Ok(());
+        }
         let profile = shapes.profile_index();
         let replay = match self.engine.launch {
-            LaunchMode::Graph => Record::is_possible(self.engine.tables),
+            LaunchMode::Graph => Record::is_possible(&self.engine, shapes),
             LaunchMode::Stream => false,
         };
-        if !replay || self.ready == Some(profile) {
+        if !replay {
+            self.ready = Ready::Stream;
             return Ok(());
         }
         let memory = self.memory(shapes);
@@ -233,7 +238,7 @@ impl<'a> Exec<'a> {
             *record = None;
             *record = Some(Record::new(engine, shapes, &memory, &self.stream, &mut self.args)?);
         }
-        self.ready = Some(profile);
+        self.ready = Ready::Graph(profile);
         Ok(())
     }
 
@@ -279,7 +284,11 @@ impl<'a> Exec<'a> {
             stopwatch.map_or(Ok(()), |stopwatch| event(stopwatch).record(stream)).map_err(during("measuring"))
         };
         mark(|stopwatch| &stopwatch.start)?;
-        match self.ready.and_then(|profile| self.graphs[profile].as_mut()) {
+        let record = match self.ready {
+            Ready::Graph(profile) => self.graphs[profile].as_mut(),
+            Ready::Stream | Ready::Unknown => None,
+        };
+        match record {
             // SAFETY: the graph was recorded for this arena and brought up to date with these shapes; the engine and
             // the arena live until the stream is done (see `drop`).
             Some(record) => {
@@ -343,6 +352,17 @@ impl Drop for Exec<'_> {
     }
 }
 
+/// What runs the shapes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    /// It is to be decided.
+    Unknown,
+    /// The graph of this profile.
+    Graph(usize),
+    /// One launch after the other.
+    Stream,
+}
+
 /// The two sides of a step at which an observer is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
@@ -353,7 +373,7 @@ pub(super) enum At {
 /// Called before and behind each launch.
 pub(super) type Observer<'o, 'a> = &'o mut dyn FnMut(&Step<'a>, At) -> Result<(), DriverError>;
 
-/// Enqueues the steps of a segment in order. Waits where a branch has to be decided.
+/// Enqueues the steps of a segment in order. Waits where a branch or another round has to be decided.
 pub(super) fn run_segment<'a>(
     engine: &Engine<'a>,
     segment: usize,
@@ -366,24 +386,24 @@ pub(super) fn run_segment<'a>(
     for step in engine.tables.segments[segment].steps {
         match &step.action {
             Action::Launch(launch) => {
-                let shape = launch::prepare(step, launch, shapes, memory, args).map_err(during(step.label))?;
+                let shape = launch::prepare(step, launch, shapes, memory, &[], args).map_err(during(step.label))?;
                 observe(step, At::Before).map_err(during(step.label))?;
                 if let Some(shape) = shape {
-                    let function = &engine.functions[launch.kernel as usize];
+                    let function = engine.function(launch).map_err(during(step.label))?;
                     // SAFETY: the tables were checked by the compiler: the parameters are the kernel's, and all
                     // tensors lie in the memory that `memory` names, which lives until the stream is done.
                     unsafe { function.launch(stream, &shape, args) }.map_err(during(step.label))?;
                 }
                 observe(step, At::Behind).map_err(during(step.label))?;
             }
-            Action::If { then_segment, else_segment } => {
+            Action::If { then_segment, else_segment, .. } => {
                 let [condition] = read(stream, memory.address(step.inputs[0])).map_err(during(step.label))?;
                 let branch = if condition != 0 { then_segment } else { else_segment };
                 shapes.check_constraints(*branch as usize)?;
                 run_segment(engine, *branch as usize, shapes, memory, stream, args, observe)?;
             }
             Action::Count { symbol } => count(step, *symbol, shapes, memory, stream)?,
-            Action::Loop { body, most } => {
+            Action::Loop { body, most, .. } => {
                 let rounds = read_limit(step, shapes.dim(*most), stream, memory).map_err(during(step.label))?;
                 let mut round = 0;
                 while round < rounds && goes_on(step, stream, memory).map_err(during(step.label))? {

@@ -25,12 +25,24 @@ impl Call {
         self.args[k] as i64
     }
 
+    pub fn handle(&self, k: usize) -> usize {
+        self.args[k] as usize
+    }
+
     pub fn i32(&self, k: usize) -> i32 {
         self.args[k] as u32 as i32
     }
 
     pub fn f32(&self, k: usize) -> f32 {
         f32::from_bits(self.args[k] as u32)
+    }
+
+    /// `len` bytes at the address in argument `k`, which must lie in one live allocation.
+    pub fn bytes(&self, k: usize, len: usize) -> &'static mut [u8] {
+        let address = self.args[k];
+        with(|fake| fake.check(address, len));
+        // SAFETY: as in `floats`.
+        unsafe { core::slice::from_raw_parts_mut(address as *mut u8, len) }
     }
 
     /// `len` floats at the address in argument `k`, which must lie in one live allocation.
@@ -66,16 +78,24 @@ pub struct Fake {
     /// Device memory, in bytes.
     pub capacity: usize,
     graphs: Vec<Vec<Recorded>>,
+    /// The value of each condition; its handle is its place.
+    pub conditions: Vec<u32>,
+    /// The CUDA version of the driver, 13.0 if 0.
+    pub version: i32,
     next: u64,
 }
 
 #[derive(Clone)]
 struct Recorded {
-    function: usize,
-    grid: [u32; 3],
-    args: Vec<u64>,
+    node: RecordedNode,
     after: usize,
     enabled: bool,
+}
+
+#[derive(Clone)]
+enum RecordedNode {
+    Kernel { function: usize, grid: [u32; 3], args: Vec<u64> },
+    Conditional { condition: usize, kind: u32, body: Box<CuGraph> },
 }
 
 pub const ILLEGAL_ADDRESS: CuResult = 700;
@@ -167,7 +187,10 @@ fake_functions! {
         SUCCESS
     }
     fn device_total_mem(fake, bytes: *mut usize, device: CuDevice) { *bytes = fake.capacity; SUCCESS }
-    fn driver_version(fake, version: *mut i32) { *version = 13000; SUCCESS }
+    fn driver_version(fake, version: *mut i32) {
+        *version = if fake.version == 0 { 13000 } else { fake.version };
+        SUCCESS
+    }
     fn primary_context_retain(fake, context: *mut CuContext, device: CuDevice) {
         fake.retained += 1;
         *context = CuContext(CONTEXT as *mut c_void);
@@ -268,9 +291,34 @@ fake_functions! {
         let args = fake.read(function, params.params);
         assert!(count <= 1 && !params.grid.contains(&0));
         let after = if count == 0 { 0 } else { (*after).0 as usize };
-        let recorded = Recorded { function, grid: params.grid, args, after, enabled: true };
+        let node_of = RecordedNode::Kernel { function, grid: params.grid, args };
+        let recorded = Recorded { node: node_of, after, enabled: true };
         let nodes = &mut fake.graphs[graph.0 as usize - 1];
         nodes.push(recorded);
+        *node = CuGraphNode(nodes.len() as *mut c_void);
+        SUCCESS
+    }
+    fn graph_conditional_handle_create(
+        fake, handle: *mut CuConditionalHandle, graph: CuGraph, context: CuContext, default: u32, flags: u32
+    ) {
+        *handle = fake.conditions.len() as u64;
+        // Undefined until it is set.
+        fake.conditions.push(u32::MAX);
+        SUCCESS
+    }
+    fn graph_add_conditional_node(
+        fake, node: *mut CuGraphNode, graph: CuGraph, after: *const CuGraphNode, count: usize,
+        params: *mut ConditionalNodeParams
+    ) {
+        let params = &mut *params;
+        assert!(count <= 1 && params.node_type == NODE_CONDITIONAL && params.size == 1);
+        let after = if count == 0 { 0 } else { (*after).0 as usize };
+        fake.graphs.push(Vec::new());
+        let mut body = Box::new(CuGraph(fake.graphs.len() as *mut c_void));
+        params.bodies = &mut *body;
+        let (condition, kind) = (params.handle as usize, params.condition_type);
+        let nodes = &mut fake.graphs[graph.0 as usize - 1];
+        nodes.push(Recorded { node: RecordedNode::Conditional { condition, kind, body }, after, enabled: true });
         *node = CuGraphNode(nodes.len() as *mut c_void);
         SUCCESS
     }
@@ -288,8 +336,8 @@ fake_functions! {
         let params = &*params;
         let args = fake.read(params.function.0 as usize - 1, params.params);
         let recorded = &mut fake.graphs[exec.0 as usize - 1][node.0 as usize - 1];
-        recorded.grid = params.grid;
-        recorded.args = args;
+        let RecordedNode::Kernel { function, .. } = recorded.node else { return INVALID_VALUE };
+        recorded.node = RecordedNode::Kernel { function, grid: params.grid, args };
         SUCCESS
     }
     fn graph_node_set_enabled(fake, exec: CuGraphExec, node: CuGraphNode, enabled: u32) {
@@ -323,17 +371,32 @@ unsafe extern "system" fn launch_kernel(
 }
 
 unsafe extern "system" fn graph_launch(exec: CuGraphExec, _: CuStream) -> CuResult {
-    let nodes = with(|fake| {
-        fake.graph_launches += 1;
-        fake.graphs[exec.0 as usize - 1].clone()
-    });
-    for (k, node) in nodes.into_iter().enumerate() {
-        assert_eq!(node.after, k, "the nodes are a chain");
-        if node.enabled {
-            run(node.function, node.grid, node.args);
+    with(|fake| fake.graph_launches += 1);
+    run_graph(exec.0 as usize);
+    SUCCESS
+}
+
+fn run_graph(graph: usize) {
+    let nodes = with(|fake| fake.graphs[graph - 1].clone());
+    for (k, recorded) in nodes.into_iter().enumerate() {
+        assert_eq!(recorded.after, k, "the nodes are a chain");
+        match recorded.node {
+            RecordedNode::Kernel { function, grid, args } if recorded.enabled => run(function, grid, args),
+            RecordedNode::Kernel { .. } => {}
+            RecordedNode::Conditional { condition, kind, body } => {
+                let asked = || match with(|fake| fake.conditions[condition]) {
+                    u32::MAX => panic!("a condition that no kernel has set"),
+                    value => value != 0,
+                };
+                while asked() {
+                    run_graph(body.0 as usize);
+                    if kind == CONDITION_IF {
+                        break;
+                    }
+                }
+            }
         }
     }
-    SUCCESS
 }
 
 unsafe extern "system" fn error_name(_: CuResult, text: *mut *const c_char) -> CuResult {
@@ -381,6 +444,8 @@ pub fn driver() -> Driver {
         graph_create: Some(graph_create),
         graph_destroy: Some(graph_destroy),
         graph_add_kernel_node: Some(graph_add_kernel_node),
+        graph_conditional_handle_create: Some(graph_conditional_handle_create),
+        graph_add_conditional_node: Some(graph_add_conditional_node),
         graph_instantiate: Some(graph_instantiate),
         graph_exec_destroy: Some(graph_exec_destroy),
         graph_exec_kernel_node_set_params: Some(graph_exec_kernel_node_set_params),

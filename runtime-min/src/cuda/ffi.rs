@@ -9,6 +9,8 @@ use core::ffi::c_void;
 pub type CuResult = i32;
 /// A device's number inside the driver.
 pub type CuDevice = i32;
+/// The value that decides a conditional node, by the driver's number for it.
+pub type CuConditionalHandle = u64;
 /// An address in device memory.
 pub type CuDevicePtr = u64;
 
@@ -100,6 +102,32 @@ pub struct KernelNodeParams {
     pub context: CuContext,
 }
 
+/// `CU_GRAPH_NODE_TYPE_CONDITIONAL`
+pub const NODE_CONDITIONAL: u32 = 13;
+/// `CU_GRAPH_COND_TYPE_IF`
+pub const CONDITION_IF: u32 = 0;
+/// `CU_GRAPH_COND_TYPE_WHILE`
+pub const CONDITION_WHILE: u32 = 1;
+
+/// `CUgraphNodeParams` with its union's `CUDA_CONDITIONAL_NODE_PARAMS`; what is not used is zero.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ConditionalNodeParams {
+    /// The kind of node.
+    pub node_type: u32,
+    pub reserved0: [u32; 3],
+    pub handle: CuConditionalHandle,
+    /// The kind of condition.
+    pub condition_type: u32,
+    /// The number of bodies.
+    pub size: u32,
+    /// Written by the call: the bodies, in memory of the driver's.
+    pub bodies: *mut CuGraph,
+    pub context: CuContext,
+    pub rest: [u64; 25],
+    pub reserved2: u64,
+}
+
 /// `CUlaunchAttribute`: `CUlaunchAttributeID`, four bytes of padding, and a 64-byte union that starts at offset 8.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -144,6 +172,13 @@ mod tests {
         assert_eq!(offset_of!(KernelNodeParams, extra), 48);
         assert_eq!(offset_of!(KernelNodeParams, kernel), 56);
         assert_eq!(offset_of!(KernelNodeParams, context), 64);
+        assert_eq!(size_of::<ConditionalNodeParams>(), 256);
+        assert_eq!(offset_of!(ConditionalNodeParams, handle), 16);
+        assert_eq!(offset_of!(ConditionalNodeParams, condition_type), 24);
+        assert_eq!(offset_of!(ConditionalNodeParams, size), 28);
+        assert_eq!(offset_of!(ConditionalNodeParams, bodies), 32);
+        assert_eq!(offset_of!(ConditionalNodeParams, context), 40);
+        assert_eq!(offset_of!(ConditionalNodeParams, reserved2), 248);
         assert_eq!(size_of::<LaunchConfig>(), 56);
         assert_eq!(offset_of!(LaunchConfig, stream), 32);
         assert_eq!(offset_of!(LaunchConfig, attributes), 40);

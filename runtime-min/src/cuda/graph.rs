@@ -1,4 +1,4 @@
-//! A CUDA graph of kernel launches, built node by node.
+//! A CUDA graph of kernel launches and of branches and loops around them, built node by node.
 //!
 //! Contract: nodes form the order that their dependencies state; the shape of the graph is fixed once it is
 //! instantiated, the parameters of its kernels are not. The driver wants calls on one graph serialized: all of them
@@ -17,6 +17,30 @@ use super::stream::Stream;
 pub struct Graph {
     device: Arc<Device>,
     handle: CuGraph,
+    owner: Owner,
+}
+
+/// Who destroys a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// Its value here.
+    Us,
+    /// The conditional node whose body it is.
+    Node,
+}
+
+/// What decides a conditional node: kernels of the graph set it, by its number, before the node and in its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Condition(pub CuConditionalHandle);
+
+/// How often a conditional node runs its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditional {
+    /// Once, if the condition is not 0.
+    If,
+    /// Again and again, as long as it is not.
+    While,
 }
 
 /// A node of a graph; means nothing to another graph.
@@ -31,7 +55,7 @@ impl Graph {
         let mut handle = CuGraph::NULL;
         // SAFETY: `handle` outlives the call; 0 is the one defined flag value. Destroyed once, in `drop`.
         unsafe { device.driver.graph_create(&mut handle, 0)? };
-        Ok(Graph { device: device.clone(), handle })
+        Ok(Graph { device: device.clone(), handle, owner: Owner::Us })
     }
 
     /// Adds a kernel that starts when all of `after` are done. The arguments are copied.
@@ -70,6 +94,56 @@ impl Graph {
         Ok(Node(node))
     }
 
+    /// A condition for a node of this graph. Its value is undefined until a kernel has set it.
+    pub fn condition(&mut self) -> Result<Condition, DriverError> {
+        let _current = self.device.make_current()?;
+        let mut handle = 0;
+        let context = self.device.context();
+        // SAFETY: the graph lives, `handle` outlives the call; no flag is set, so the default value means nothing.
+        unsafe { self.device.driver.graph_conditional_handle_create(&mut handle, self.handle, context, 0, 0)? };
+        Ok(Condition(handle))
+    }
+
+    /// Adds a node that runs its body, a graph to be filled, as the condition says; each condition decides one node. The
+    /// body must not outlive this graph.
+    pub fn conditional(
+        &mut self,
+        after: &[Node],
+        condition: Condition,
+        kind: Conditional,
+    ) -> Result<(Node, Graph), DriverError> {
+        let _current = self.device.make_current()?;
+        let condition_type = match kind {
+            Conditional::If => CONDITION_IF,
+            Conditional::While => CONDITION_WHILE,
+        };
+        let mut params = ConditionalNodeParams {
+            node_type: NODE_CONDITIONAL,
+            reserved0: [0; 3],
+            handle: condition.0,
+            condition_type,
+            size: 1,
+            bodies: core::ptr::null_mut(),
+            context: self.device.context(),
+            rest: [0; 25],
+            reserved2: 0,
+        };
+        let mut node = CuGraphNode::NULL;
+        // SAFETY: `Node` is a transparent wrapper of the handle; all arguments outlive the call. It leaves in `bodies`
+        // the address of as many graphs as `size` says, which is one.
+        let body = unsafe {
+            self.device.driver.graph_add_conditional_node(
+                &mut node,
+                self.handle,
+                after.as_ptr().cast(),
+                after.len(),
+                &mut params,
+            )?;
+            *params.bodies
+        };
+        Ok((Node(node), Graph { device: self.device.clone(), handle: body, owner: Owner::Node }))
+    }
+
     /// Makes the graph launchable.
     pub fn instantiate(self) -> Result<GraphExec, DriverError> {
         let _current = self.device.make_current()?;
@@ -83,7 +157,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        if let Ok(_current) = self.device.make_current() {
+        if self.owner == Owner::Us
+            && let Ok(_current) = self.device.make_current()
+        {
             // SAFETY: made in `new`, destroyed once.
             let _ = unsafe { self.device.driver.graph_destroy(self.handle) };
         }

@@ -3,7 +3,7 @@
 //! Contract: allocates nothing once [`KernelArgs`] has grown to the longest parameter list.
 
 use super::error::DriverError;
-use super::ffi::CuDevicePtr;
+use super::ffi::{CuConditionalHandle, CuDevicePtr};
 use super::module::{KernelArgs, LaunchShape};
 use crate::shapes::Shapes;
 use crate::table::{Dim, Launch, NONE, Param, Place, PlanTables, Step};
@@ -39,11 +39,11 @@ pub fn is_fixed(launch: &Launch<'_>) -> bool {
     launch.grid.iter().all(fixed)
         && launch.params.iter().all(|param| match param {
             Param::Input(_, dim) | Param::Output(_, dim) | Param::I32(dim) | Param::I64(dim) => fixed(dim),
-            Param::F32(_) => true,
+            Param::F32(_) | Param::Handle(_) => true,
         })
 }
 
-/// Writes the launch's arguments to `args`; returns its shape, or `None` where the grid is empty.
+/// Writes the launch's arguments to `args`, `handles` being those of the step's conditional nodes; returns its shape, or `None` where the grid is empty.
 ///
 /// # Errors
 /// [`DriverError::Extent`] for a value that does not fit the kernel's parameter.
@@ -52,6 +52,7 @@ pub fn prepare(
     launch: &Launch<'_>,
     shapes: &Shapes<'_>,
     memory: &Memory<'_>,
+    handles: &[CuConditionalHandle],
     args: &mut KernelArgs,
 ) -> Result<Option<LaunchShape>, DriverError> {
     args.clear();
@@ -65,6 +66,7 @@ pub fn prepare(
             }
             Param::I64(dim) => args.i64(shapes.dim(dim)),
             Param::F32(value) => args.f32(value),
+            Param::Handle(k) => args.address(handles[k as usize]),
         }
     }
     let mut grid = [0; 3];

@@ -59,7 +59,7 @@ impl Drop for Pending {
 
 impl<'a> Exec<'a> {
     /// Enqueues a run on `buffers`: each holds its tensor from its first byte, contiguous and row-major, and may be
-    /// longer. Returns at once (a plan with branches, loops or counts waits for them).
+    /// longer. Returns at once (a plan that does not run as one CUDA graph waits for its branches, loops and counts).
     ///
     /// # Errors
     /// [`Error::InputCount`] and [`Error::OutputCount`], [`Error::Bytes`] for a buffer that is too short,
@@ -88,7 +88,7 @@ impl<'a> Exec<'a> {
     }
 
     /// Enqueues a run behind the work of `stream`, reading and writing device memory at the given addresses (in the
-    /// order of the ports); later work of `stream` waits for it. The host does not wait, but for branches, loops and counts.
+    /// order of the ports); later work of `stream` waits for it. The host does not wait, but for what the CUDA graph leaves to it: some branches, loops and counts.
     ///
     /// # Errors
     /// [`Error::InputCount`] and [`Error::OutputCount`] for the wrong number of addresses, [`Error::Poisoned`], or the driver's.

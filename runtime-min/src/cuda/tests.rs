@@ -33,6 +33,32 @@ fn add(call: &Call) {
     }
 }
 
+fn set(handle: usize, value: bool) {
+    with(|fake| fake.conditions[handle] = u32::from(value));
+}
+
+/// Sets the condition of one of two branches.
+fn decide(call: &Call) {
+    let taken = call.bytes(0, 1)[0] != 0;
+    set(call.handle(1), taken);
+    set(call.handle(2), !taken);
+}
+
+/// Numbers the next round: 0 in front of the loop, else one more; asks for it.
+fn number(call: &Call) {
+    let round = call.bytes(1, 8);
+    let next = if call.i64(4) == 0 { 0 } else { i64::from_ne_bytes((&*round).try_into().expect("eight bytes")) + 1 };
+    round.copy_from_slice(&next.to_ne_bytes());
+    set(call.handle(2), next < call.i64(3) && call.bytes(0, 1)[0] != 0);
+}
+
+/// rows[round] = row
+fn collect(call: &Call) {
+    let bytes = call.i64(3) as usize;
+    let round = i64::from_ne_bytes((&*call.bytes(2, 8)).try_into().expect("eight bytes")) as usize;
+    call.bytes(1, (round + 1) * bytes)[round * bytes..].copy_from_slice(call.bytes(0, bytes));
+}
+
 const N: Dim = Dim::Slot(0);
 const BLOCKS: Dim = Dim::Slot(1);
 const ZERO: Dim = Dim::Const(0);
@@ -74,12 +100,24 @@ const SHIFT: Step<'static> = Step { action: ADD, inputs: &[1, 3], outputs: &[2],
 const NEGATE: Step<'static> =
     Step { action: scale_launch(BLOCKS, NEGATED), inputs: &[1], outputs: &[2], label: "negate" };
 const PACK: Step<'static> = Step { action: scale_launch(ONE, TIMES_3), inputs: &[3], outputs: &[4], label: "pack" };
-const BRANCH: Step<'static> =
-    Step { action: Action::If { then_segment: 2, else_segment: 3 }, inputs: &[5], outputs: &[2], label: "branch" };
+const BRANCH: Step<'static> = Step {
+    action: Action::If { then_segment: 2, else_segment: 3, decide: &[DECIDE] },
+    inputs: &[5],
+    outputs: &[2],
+    label: "branch",
+};
 
-const KERNELS: &[Kernel<'static>] = &[Kernel { entry: "scale" }, Kernel { entry: "add" }];
-const IMAGES: &[Images<'static>] =
-    &[Images { arch: Arch { sm: 90, kind: ArchKind::CubinExact }, code: &[b"scale", b"add"] }];
+const KERNELS: &[Kernel<'static>] = &[
+    Kernel { entry: "scale" },
+    Kernel { entry: "add" },
+    Kernel { entry: "decide" },
+    Kernel { entry: "count" },
+    Kernel { entry: "collect" },
+];
+const IMAGES: &[Images<'static>] = &[Images {
+    arch: Arch { sm: 90, kind: ArchKind::CubinExact },
+    code: &[b"scale", b"add", b"decide", b"count", b"collect"],
+}];
 
 const PLAIN: &[Segment<'static>] = &[Segment { steps: &[PACK] }, Segment { steps: &[DOUBLE, SHIFT] }];
 const BRANCHED: &[Segment<'static>] = &[
@@ -88,6 +126,18 @@ const BRANCHED: &[Segment<'static>] = &[
     Segment { steps: &[SHIFT] },
     Segment { steps: &[NEGATE] },
 ];
+
+const fn single(kernel: u32, params: &'static [Param]) -> Launch<'static> {
+    Launch { kernel, grid: [ONE, ONE, ONE], block: [1, 1, 1], shared: 0, params }
+}
+const DECIDE: Launch<'static> = single(2, &[Param::Input(0, ZERO), Param::Handle(0), Param::Handle(1)]);
+const ROUNDS: Param = Param::I64(Dim::Const(3));
+const FIRST: Launch<'static> =
+    single(3, &[Param::Input(0, ZERO), Param::Output(1, ZERO), Param::Handle(0), ROUNDS, Param::I64(ZERO)]);
+const NEXT: Launch<'static> =
+    single(3, &[Param::Input(0, ZERO), Param::Output(1, ZERO), Param::Handle(0), ROUNDS, Param::I64(ONE)]);
+const COLLECT: Launch<'static> =
+    single(4, &[Param::Input(2, ZERO), Param::Output(0, ZERO), Param::Output(1, ZERO), Param::I64(Dim::Slot(2))]);
 
 const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
     PlanTables {
@@ -114,6 +164,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
                 ],
                 text: "ceil(n / 4)",
             },
+            Formula { code: &[FormulaOp::Const(4), FormulaOp::Symbol(0), FormulaOp::Mul], text: "4 * n" },
         ],
         constraints: &[],
         inputs: &[Port { name: "x", tensor: 0 }],
@@ -135,9 +186,9 @@ const REPEATED: &[Segment<'static>] = &[
     Segment { steps: &[NEGATE, Step { inputs: &[2], outputs: &[1], ..NEGATE }] },
 ];
 const REPEAT: Step<'static> = Step {
-    action: Action::Loop { body: 2, most: Dim::Const(3) },
+    action: Action::Loop { body: 2, most: Dim::Const(3), begin: &[FIRST], next: &[COLLECT, NEXT] },
     inputs: &[5, NONE, 2],
-    outputs: &[6],
+    outputs: &[6, 7],
     label: "repeat",
 };
 
@@ -154,7 +205,15 @@ fn weights(condition: bool) -> Vec<u8> {
 }
 
 fn device() -> Arc<Device> {
-    with(|fake| fake.kernels = vec![("scale", 4, scale), ("add", 4, add)]);
+    with(|fake| {
+        fake.kernels = vec![
+            ("scale", 4, scale),
+            ("add", 4, add),
+            ("decide", 3, decide),
+            ("count", 5, number),
+            ("collect", 4, collect),
+        ];
+    });
     Device::open_with(fake::driver(), 0).expect("the fake has a device")
 }
 
@@ -278,18 +337,50 @@ fn a_refused_update_builds_the_graph_anew() {
     assert_eq!(with(|fake| fake.graphs_made), 2);
 }
 
+/// Who decides branches and loops: the version of the driver, the mode, and whether there is a graph.
+const DECIDERS: [(i32, LaunchMode, bool); 3] =
+    [(13000, LaunchMode::Graph, true), (12030, LaunchMode::Graph, false), (13000, LaunchMode::Stream, false)];
+
+/// How often the host waited, and the graphs there are by now.
+fn waits_and_graphs<T>(f: impl FnOnce() -> T) -> (T, u32, u32) {
+    let before = with(|fake| (fake.waits, fake.graph_launches));
+    let value = f();
+    let after = with(|fake| (fake.waits, fake.graph_launches));
+    (value, after.0 - before.0, after.1 - before.1)
+}
+
 #[test]
-fn branches_are_decided_by_the_host() {
-    for (condition, result) in [(true, expected(5)), (false, vec![0.0, -2.0, -4.0, -6.0, -8.0])] {
-        let mut rig = Rig::new(&BRANCHED_TABLES, condition, LaunchMode::Graph);
-        assert_eq!(rig.run(&ramp(5)).expect("runs"), result);
-        assert_eq!(with(|fake| fake.graphs_made), 0);
+fn branches_are_decided_in_the_graph_or_by_the_host() {
+    for (version, mode, graph) in DECIDERS {
+        with(|fake| fake.version = version);
+        for (condition, factor, offset) in [(true, 2.0, 20.0), (false, -2.0, 0.0)] {
+            let mut rig = Rig::new(&BRANCHED_TABLES, condition, mode);
+            for n in [5, 5, 2, 0, 7] {
+                let (y, waits, graphs) = waits_and_graphs(|| rig.run(&ramp(n)).expect("runs"));
+                let result: Vec<f32> = ramp(n).iter().map(|x| x * factor + offset).collect();
+                assert_eq!(y, result, "{version} {mode:?}");
+                assert_eq!((waits, graphs), if graph { (1, 1) } else { (2, 0) });
+            }
+        }
+    }
+}
+
+/// Kernels that name the driver's function for conditions are loaded only where the driver has it.
+#[test]
+fn what_decides_in_a_graph_is_not_loaded_without_one() {
+    let bytes = weights(false);
+    for (version, loads) in [(13000, false), (12030, true)] {
+        with(|fake| fake.version = version);
+        let device = device();
+        with(|fake| fake.kernels.truncate(2));
+        let engine = Engine::load_on(&device, &BRANCHED_TABLES, Weights::borrowed(&bytes), LaunchMode::Graph);
+        assert_eq!(engine.is_ok(), loads, "{version}");
     }
 }
 
 /// The condition stays what it is: the rounds are those of `most`, or none.
 #[test]
-fn rounds_are_counted_by_the_host_and_their_rows_collected() {
+fn rounds_are_counted_and_their_rows_collected() {
     static ROWS: &[Tensor<'static>] = &[
         TENSORS[0],
         TENSORS[1],
@@ -298,22 +389,30 @@ fn rounds_are_counted_by_the_host_and_their_rows_collected() {
         TENSORS[4],
         TENSORS[5],
         tensor(&[Dim::Const(3), N], Place::Arena(3)),
+        Tensor { dtype: DType::I64, dims: &[], place: Place::Arena(4) },
     ];
     const RANGES: &[table::Range] = &[table::Range { min: 0, opt: 8, max: 64 }];
     static TABLES: PlanTables<'static> = PlanTables {
         tensors: ROWS,
         outputs: &[Port { name: "y", tensor: 1 }, Port { name: "rows", tensor: 6 }],
-        profiles: &[Profile { ranges: RANGES, arena_bytes: 1536, offsets: &[0, 256, 512, 768] }],
+        profiles: &[Profile { ranges: RANGES, arena_bytes: 1792, offsets: &[0, 256, 512, 768, 1536] }],
         ..tables(REPEATED)
     };
-    for (condition, rows) in [(true, [0.0, -2.0, 0.0, -2.0, 0.0, -2.0]), (false, [f32::NAN; 6])] {
-        let mut rig = Rig::new(&TABLES, condition, LaunchMode::Graph);
-        assert_eq!(rig.run(&ramp(2)).expect("runs"), [0.0, 2.0]);
-        let given: Vec<f32> =
-            rig.exec.output(1).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        // What no round writes is as it was: the fake's memory is NaN.
-        assert!(given.iter().zip(rows).all(|(a, b)| *a == b || a.is_nan() && b.is_nan()), "{given:?}");
-        assert_eq!(with(|fake| fake.graphs_made), 0);
+    for (version, mode, graph) in DECIDERS {
+        with(|fake| fake.version = version);
+        for (condition, rows) in [(true, [0.0, -2.0, 0.0, -2.0, 0.0, -2.0]), (false, [f32::NAN; 6])] {
+            let mut rig = Rig::new(&TABLES, condition, mode);
+            let (y, waits, graphs) = waits_and_graphs(|| rig.run(&ramp(2)).expect("runs"));
+            assert_eq!(y, [0.0, 2.0]);
+            let given: Vec<f32> =
+                rig.exec.output(1).chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            // What no round writes is as it was: the fake's memory is NaN.
+            assert!(given.iter().zip(rows).all(|(a, b)| *a == b || a.is_nan() && b.is_nan()), "{given:?}");
+            assert_eq!(graphs, u32::from(graph));
+            // The host waits for the outputs, and for the condition of each of three rounds, or of none.
+            let asked = if condition { 3 } else { 1 };
+            assert_eq!(waits, if graph { 1 } else { 1 + asked }, "{version} {mode:?}");
+        }
     }
 }
 
@@ -331,6 +430,7 @@ fn a_branch_that_does_not_take_the_shapes_harms_nothing() {
     let mut rig = Rig::new(&TABLES, true, LaunchMode::Graph);
     assert!(matches!(rig.run(&ramp(4)), Err(Error::Constraint { left: 4, right: 5, .. })));
     assert_eq!(rig.run(&ramp(5)).expect("runs"), expected(5));
+    assert_eq!(with(|fake| fake.graph_launches), 1, "a graph where either branch takes the shapes, else the host");
     let mut other = Rig::new(&TABLES, false, LaunchMode::Graph);
     assert_eq!(other.run(&ramp(2)).expect("the other branch takes all"), [0.0, -2.0]);
 }
