@@ -37,6 +37,7 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         | Kind::Reduce(_)
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
+        | Kind::Attention(..)
         | Kind::Norm(_)
         | Kind::GroupNorm(_)
         | Kind::Expand

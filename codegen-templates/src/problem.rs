@@ -2,12 +2,13 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
-    Softmax, Transpose,
+    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
+    ScatterMode, Softmax, Transpose,
 };
 
 use crate::extent::Expr;
 use crate::program::Program;
+use crate::view;
 
 /// An operation on operands of known type and shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +67,21 @@ impl Operand {
     }
 }
 
+/// Where the elements of a tensor lie in a larger one: element `i` at `offset` plus the sum of `i[k] * strides[k]`, all in
+/// elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Strided {
+    pub offset: Expr,
+    pub strides: Vec<Expr>,
+}
+
+impl Strided {
+    /// A whole tensor of this shape.
+    pub fn contiguous(dims: &[Expr]) -> Strided {
+        Strided { offset: Expr::constant(0), strides: view::contiguous(dims) }
+    }
+}
+
 /// The operation. Operands, results and semantics are those of the record it holds (`lapidary_runtime::op`) and of
 /// the variant of the same name of `lapidary_runtime::table::CpuOp`.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +96,8 @@ pub enum Kind {
     Reduce(Reduce),
     ArgReduce(ArgReduce),
     Softmax(Softmax),
+    /// Where q, k, v and the result lie, whose shapes are those of the operands; the mask is contiguous.
+    Attention(Attention, Box<[Strided; 4]>),
     Norm(Norm),
     GroupNorm(GroupNorm),
     Transpose(Transpose),

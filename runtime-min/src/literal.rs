@@ -164,6 +164,7 @@ unit_enums!(
     Math,
     ReduceKind,
     NormKind,
+    Unseen,
     PadMode,
     ScatterMode,
     NearestMode,
@@ -185,6 +186,7 @@ structs! {
     Reduce { kind, axes }
     ArgReduce { largest, axis, select_last }
     Softmax { axis, log }
+    Attention { scale, causal, unseen, math }
     Norm { kind, axis, epsilon }
     GroupNorm { groups, epsilon }
     Transpose { rank, perm }
@@ -226,6 +228,7 @@ enums! {
     Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),
+        Attention(spec),
         Norm(spec), GroupNorm(spec), Transpose(spec), Resize(spec), Recurrent(spec), Extents(values);
         MatMul { spec, epilogue }, Conv { spec, epilogue }, Slice { starts, steps }, Concat { axis },
         Pad { mode, lo }, Gather { axis }, GatherElements { axis }, GatherNd { batch_dims },

@@ -369,6 +369,27 @@ pub struct Softmax {
     pub log: bool,
 }
 
+/// Scaled dot-product attention of each batch and head: `softmax(scale q k^T + mask) v`, softmax along the keys. Operands q
+/// `[b, h, n, d]`, k `[b, g, m, d]`, v `[b, g, m, e]`, and where present a mask that is added and broadcasts to
+/// `[b, h, n, m]`; result `[b, h, n, e]`. `g` divides `h`: neighbouring `h / g` heads of queries share a head of keys and
+/// values. All of one float type; scores, statistics and sums are `f32` (`f64` for `f64`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attention {
+    /// An `f32`.
+    pub scale: Scalar,
+    /// Query `i` sees the keys up to `i` alone.
+    pub causal: bool,
+    pub unseen: Unseen,
+    pub math: Math,
+}
+
+/// What attention gives a query that sees no key, as all its scores are negative infinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unseen {
+    Nan,
+    Zero,
+}
+
 /// Which statistics a normalization takes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NormKind {

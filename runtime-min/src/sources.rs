@@ -10,6 +10,7 @@ macro_rules! files {
 pub const FILES: &[(&str, &str)] = files![
     "LICENSE-APACHE",
     "LICENSE-MIT",
+    "src/cpu/attention.rs",
     "src/cpu/check.rs",
     "src/cpu/conv.rs",
     "src/cpu/dispatch.rs",

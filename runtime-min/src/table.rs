@@ -8,8 +8,8 @@
 
 use crate::dtype::DType;
 use crate::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, Instr, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
-    ScatterMode, Softmax, Transpose,
+    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, Instr, MatMul, Norm, PadMode, Pool, Recurrent, Reduce,
+    Resize, ScatterMode, Softmax, Transpose,
 };
 
 /// A compiled model for one target.
@@ -249,6 +249,7 @@ pub enum CpuOp<'a> {
     Reduce(Reduce),
     ArgReduce(ArgReduce),
     Softmax(Softmax),
+    Attention(Attention),
     Norm(Norm),
     GroupNorm(GroupNorm),
     Transpose(Transpose),

@@ -102,6 +102,8 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
             a[if spec.transpose_a { a.len() - 2 } else { a.len() - 1 }]
         }
         Kind::Conv(..) | Kind::ConvTranspose(_) => count(&extents(1)[1..]),
+        // A score is a sum over the depth, a result one over the keys.
+        Kind::Attention(..) => extents(1)[3] + extents(2)[2],
         // A step works on the last one's result, twice rounded.
         Kind::Recurrent(spec) => 4.0 * (f64::from(spec.hidden) + 40.0) * extents(0)[0],
         Kind::Reduce(_) | Kind::CumSum { .. } | Kind::Softmax(_) | Kind::Norm(_) | Kind::GroupNorm(_) => {

@@ -27,6 +27,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::Reduce(_)
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
+        | Kind::Attention(..)
         | Kind::Norm(_)
         | Kind::GroupNorm(_)
         | Kind::Transpose(_)

@@ -96,6 +96,8 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         }
         // Operand x is [steps, batch, inputs]: every step and row meets every weight.
         Op::Recurrent(_) => extent(0, |_| 0) * extent(0, |_| 1) * (elements(1) + elements(2)),
+        // A score is a sum over the depth, and a result one over the keys.
+        Op::Attention(_) => results * extent(1, |_| 2) * 2.0,
         Op::Pool(spec, _) => {
             let window = spec.window.size.iter().take(usize::from(spec.window.rank)).map(|&size| f64::from(size));
             results * window.product::<f64>()

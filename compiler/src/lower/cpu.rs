@@ -39,6 +39,7 @@ pub fn cpu_op<'b>(kind: &Kind, dim: &mut dyn FnMut(&Expr) -> Dim, bump: &'b Bump
         Kind::Reduce(spec) => CpuOp::Reduce(*spec),
         Kind::ArgReduce(spec) => CpuOp::ArgReduce(*spec),
         Kind::Softmax(spec) => CpuOp::Softmax(*spec),
+        Kind::Attention(spec, _) => CpuOp::Attention(*spec),
         Kind::Norm(spec) => CpuOp::Norm(*spec),
         Kind::GroupNorm(spec) => CpuOp::GroupNorm(*spec),
         Kind::Transpose(spec) => CpuOp::Transpose(*spec),

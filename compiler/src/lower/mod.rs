@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lapidary_runtime::DType;
-use lapidary_templates::{Arch, Kind, Problem, Shapes, families};
+use lapidary_templates::{Arch, Kind, Problem, Shapes, Strided, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, Op, Type, ValueId};
@@ -156,7 +156,7 @@ impl Lowering<'_> {
                     let body = Body { region: &body.0, carried: *carried as usize, most };
                     self.repeat(graph, node, body, tensors, segment);
                 }
-                op => match kind_of(op) {
+                op => match kind_of(graph, node) {
                     Some(kind) => self.problem(graph, node, kind, tensors, segment),
                     None => crate::bug!("{} is no problem, and nothing else", op.name()),
                 },
@@ -339,8 +339,8 @@ impl Lowering<'_> {
 }
 
 /// The kernel problem of an operation; `None` for views and control flow.
-fn kind_of(op: &Op) -> Option<Kind> {
-    let kind = match op {
+fn kind_of(graph: &Graph, node: &Node) -> Option<Kind> {
+    let kind = match &node.op {
         Op::Reshape(_) | Op::BitCast(_) | Op::RunCount | Op::If { .. } | Op::Loop { .. } => return None,
         Op::Pointwise(program) => Kind::Pointwise(program.clone()),
         Op::MatMul(spec, epilogue) => Kind::MatMul(*spec, epilogue.clone()),
@@ -350,6 +350,14 @@ fn kind_of(op: &Op) -> Option<Kind> {
         Op::Reduce(spec) => Kind::Reduce(*spec),
         Op::ArgReduce(spec) => Kind::ArgReduce(*spec),
         Op::Softmax(spec) => Kind::Softmax(*spec),
+        Op::Attention(spec) => {
+            let ends = node.inputs.iter().take(3).chain(&node.outputs);
+            let whole = ends.flatten().map(|value| Strided::contiguous(&graph.ty(*value).dims));
+            let Ok(places) = <[Strided; 4]>::try_from(whole.collect::<Vec<_>>()) else {
+                crate::bug!("attention without an operand or result");
+            };
+            Kind::Attention(*spec, Box::new(places))
+        }
         Op::Norm(spec) => Kind::Norm(*spec),
         Op::GroupNorm(spec) => Kind::GroupNorm(*spec),
         Op::Transpose(spec) => Kind::Transpose(*spec),
@@ -389,6 +397,7 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::Reduce(_)
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
+        | Kind::Attention(..)
         | Kind::Norm(_)
         | Kind::GroupNorm(_)
         | Kind::Transpose(_)
@@ -420,6 +429,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Reduce(_) => "reduce",
         Kind::ArgReduce(_) => "arg_reduce",
         Kind::Softmax(_) => "softmax",
+        Kind::Attention(..) => "attention",
         Kind::Norm(_) => "norm",
         Kind::GroupNorm(_) => "group_norm",
         Kind::Transpose(_) => "transpose",

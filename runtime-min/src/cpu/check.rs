@@ -133,6 +133,15 @@ impl Types<'_> {
                 float(self.input(0)?)?;
                 same(self.output(0)?, self.input(0)?)?;
             }
+            CpuOp::Attention(_) => {
+                let dtype = self.input(0)?;
+                float(dtype)?;
+                if self.inputs.iter().take(3).any(|operand| operand.is_none_or(|operand| operand.rank != 4)) {
+                    return Err("queries, keys and values have four axes".to_owned());
+                }
+                [self.input(1)?, self.input(2)?, self.output(0)?].into_iter().try_for_each(|t| same(t, dtype))?;
+                self.operand(3).map_or(Ok(()), |mask| same(mask, dtype))?;
+            }
             CpuOp::Norm(_) => {
                 float(self.input(0)?)?;
                 same(self.output(0)?, self.input(0)?)?;

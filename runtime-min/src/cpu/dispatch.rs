@@ -7,8 +7,8 @@ use crate::cpu::memory::{Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMu
 use crate::cpu::pointwise::Finish;
 use crate::cpu::scan::{End, Running};
 use crate::cpu::{
-    conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, repeat, resize, scan, scatter,
-    softmax, suppress,
+    attention, conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, repeat, resize, scan,
+    scatter, softmax, suppress,
 };
 use crate::dtype::DType;
 use crate::error::Error;
@@ -137,6 +137,10 @@ fn run_function(
         }
         CpuOp::Reduce(spec) => reduce::run(spec, &inputs.need(0), outputs.first(), &mut scratch.a),
         CpuOp::ArgReduce(spec) => reduce::run_arg(spec, &inputs.need(0), outputs.first(), &mut scratch.a),
+        CpuOp::Attention(spec) => {
+            let [q, k, v] = [0, 1, 2].map(|k| inputs.need(k));
+            attention::run(spec, [&q, &k, &v], inputs.get(3).as_ref(), outputs.first(), scratch);
+        }
         CpuOp::Softmax(spec) => softmax::run(spec, &inputs.need(0), outputs.first(), scratch),
         CpuOp::Norm(spec) => {
             norm::run(spec, &inputs.need(0), inputs.get(1), inputs.get(2), outputs.all(), scratch);
@@ -231,6 +235,7 @@ fn move_bytes(
         | CpuOp::Reduce(_)
         | CpuOp::ArgReduce(_)
         | CpuOp::Softmax(_)
+        | CpuOp::Attention(_)
         | CpuOp::Norm(_)
         | CpuOp::GroupNorm(_)
         | CpuOp::Concat { .. }

@@ -4,6 +4,7 @@
 //! request's memory and runs the plan's segments. Nothing is chosen here: the steps and their order are the plan's.
 //! The kernels are safe code over slices; `memory` and `pointwise` hold the borders.
 
+mod attention;
 mod check;
 mod conv;
 mod dispatch;

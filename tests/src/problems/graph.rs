@@ -95,6 +95,7 @@ fn op(problem: &Problem) -> Option<Op> {
         Kind::Reduce(spec) => Op::Reduce(spec),
         Kind::ArgReduce(spec) => Op::ArgReduce(spec),
         Kind::Softmax(spec) => Op::Softmax(spec),
+        Kind::Attention(spec, _) => Op::Attention(spec),
         Kind::Norm(spec) => Op::Norm(spec),
         Kind::GroupNorm(spec) => Op::GroupNorm(spec),
         Kind::Transpose(spec) => Op::Transpose(spec),

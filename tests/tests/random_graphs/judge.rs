@@ -398,6 +398,7 @@ fn rounds(op: &Op) -> Rounds {
         | Op::Pool(..)
         | Op::Reduce(_)
         | Op::Softmax(_)
+        | Op::Attention(_)
         | Op::Norm(_)
         | Op::GroupNorm(_)
         | Op::ScatterElements { .. }

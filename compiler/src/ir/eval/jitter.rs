@@ -30,6 +30,7 @@ fn sums(node: &Node) -> bool {
             | Op::ConvTranspose(..)
             | Op::Reduce(_)
             | Op::Softmax(_)
+            | Op::Attention(_)
             | Op::Norm(_)
             | Op::GroupNorm(_)
             | Op::Recurrent(_)

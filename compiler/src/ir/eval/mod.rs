@@ -7,6 +7,7 @@
 //!
 //! Not here: memory plans, fused kernels, speed.
 
+mod attention;
 mod control;
 mod conv;
 mod detect;
@@ -79,6 +80,7 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::Pool(spec, output) => pool::pool(spec, &extents(output)?, x.get(0)?),
         Op::Reduce(spec) => reduce::reduce(spec, x.get(0)?),
         Op::ArgReduce(spec) => order::arg_reduce(spec, x.get(0)?),
+        Op::Attention(spec) => attention::attention(spec, x.get(0)?, x.get(1)?, x.get(2)?, x.optional(3)),
         Op::Softmax(spec) => norm::softmax(spec, x.get(0)?),
         Op::Norm(spec) => norm::norm(spec, x.get(0)?, x.optional(1), x.optional(2)),
         Op::GroupNorm(spec) => norm::group_norm(spec, x.get(0)?, x.get(1)?, x.get(2)?),

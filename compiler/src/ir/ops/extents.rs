@@ -24,6 +24,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::Reduce(_)
         | Op::ArgReduce(_)
         | Op::Softmax(_)
+        | Op::Attention(_)
         | Op::Norm(_)
         | Op::GroupNorm(_)
         | Op::BitCast(_)

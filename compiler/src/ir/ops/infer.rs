@@ -88,6 +88,7 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::Pool(spec, dims) => window::pool(spec, dims, inputs, cx),
         Op::Reduce(spec) => reduce::reduce(spec, inputs),
         Op::ArgReduce(spec) => reduce::arg_reduce(spec, inputs, cx),
+        Op::Attention(_) => dense::attention(inputs, cx),
         Op::Softmax(spec) => reduce::softmax(spec, inputs),
         Op::Norm(spec) => reduce::norm(spec, inputs, cx),
         Op::GroupNorm(spec) => reduce::group_norm(spec, inputs, cx),

@@ -85,6 +85,7 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::Pool(..)
         | Op::ArgReduce(_)
         | Op::Softmax(_)
+        | Op::Attention(_)
         | Op::Norm(_)
         | Op::GroupNorm(_)
         | Op::BitCast(_)

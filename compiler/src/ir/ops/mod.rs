@@ -16,8 +16,8 @@ pub use known::known;
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
-    Softmax, Transpose,
+    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
+    ScatterMode, Softmax, Transpose,
 };
 
 use super::{Expr, Graph, Program};
@@ -38,6 +38,8 @@ pub enum Op {
     Reduce(Reduce),
     ArgReduce(ArgReduce),
     Softmax(Softmax),
+    /// Operands q, k, v, mask?.
+    Attention(Attention),
     /// Operands x, scale?, bias?. Results y, mean?, inverse deviation?.
     Norm(Norm),
     /// Operands x, scale, bias.
@@ -154,6 +156,7 @@ impl Op {
             Op::Reduce(_) => "reduce",
             Op::ArgReduce(_) => "arg_reduce",
             Op::Softmax(_) => "softmax",
+            Op::Attention(_) => "attention",
             Op::Norm(_) => "norm",
             Op::GroupNorm(_) => "group_norm",
             Op::Reshape(_) => "reshape",

@@ -2,9 +2,9 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    Activation, ActivationKind, ArgReduce, Axes, Cell, Conv, ConvTranspose, CoordinateMode, Direction, GroupNorm,
-    MAX_RANK, MAX_SPATIAL, MatMul, Math, Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind,
-    Resize, ResizeMode, Scalar, ScatterMode, Softmax, Transpose, Window,
+    Activation, ActivationKind, ArgReduce, Attention, Axes, Cell, Conv, ConvTranspose, CoordinateMode, Direction,
+    GroupNorm, MAX_RANK, MAX_SPATIAL, MatMul, Math, Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce,
+    ReduceKind, Resize, ResizeMode, Scalar, ScatterMode, Softmax, Transpose, Unseen, Window,
 };
 
 use super::Printer;
@@ -179,6 +179,12 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.field("axis", &mut spec.axis)?;
             f.flag("log", &mut spec.log)
         }
+        Op::Attention(spec) => {
+            f.field("scale", &mut spec.scale)?;
+            f.flag("causal", &mut spec.causal)?;
+            f.unless("unseen", &mut spec.unseen, Unseen::Nan)?;
+            f.unless("math", &mut spec.math, Math::Exact)
+        }
         Op::Norm(spec) => {
             f.field("kind", &mut spec.kind)?;
             f.field("axis", &mut spec.axis)?;
@@ -338,6 +344,7 @@ pub(super) fn blanks() -> Vec<Op> {
         Op::Reduce(Reduce { kind: ReduceKind::Sum, axes: Axes(0) }),
         Op::ArgReduce(ArgReduce { largest: false, axis: 0, select_last: false }),
         Op::Softmax(Softmax { axis: 0, log: false }),
+        Op::Attention(Attention { scale: epsilon, causal: false, unseen: Unseen::Nan, math }),
         Op::Norm(Norm { kind: NormKind::Layer, axis: 0, epsilon }),
         Op::GroupNorm(GroupNorm { groups: 1, epsilon }),
         Op::Reshape(Vec::new()),

@@ -2,6 +2,7 @@
 
 use lapidary_runtime::op::{
     ActivationKind, CoordinateMode, Direction, Math, NearestMode, NormKind, PadMode, ReduceKind, ScalarOp, ScatterMode,
+    Unseen,
 };
 
 use super::Printer;
@@ -46,6 +47,7 @@ names!(ReduceKind, "a kind of reduction" {
     LogSum "log_sum", LogSumExp "log_sum_exp",
 });
 
+names!(Unseen, "what an unseeing query gives" { Nan "nan", Zero "zero" });
 names!(NormKind, "a kind of normalization" { Layer "layer", Rms "rms" });
 
 names!(PadMode, "a mode of padding" { Constant "constant", Edge "edge", Reflect "reflect", Wrap "wrap" });

@@ -44,6 +44,36 @@ fn matrix(ty: &Type, transposed: bool) -> (&[Expr], &Expr, &Expr) {
     if transposed { (batch, &last[1], &last[0]) } else { (batch, &last[0], &last[1]) }
 }
 
+/// q `[b, h, n, d]`, k `[b, g, m, d]` and v `[b, g, m, e]` give `[b, h, n, e]`; the mask broadcasts to `[b, h, n, m]`.
+pub(super) fn attention(inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
+    let operands = Operands::new(inputs, &["q", "k", "v", "mask"], 3)?;
+    let (q, k, v) = (operands.get(0)?, operands.get(1)?, operands.get(2)?);
+    check_dtype("q", q, "a float type", is_arithmetic_float)?;
+    for (name, ty) in [("q", q), ("k", k), ("v", v)] {
+        check_rank(name, ty, 4)?;
+        check_same_dtype(name, ty, q.dtype)?;
+    }
+    cx.agree("the batches of q and k", &q.dims[0], &k.dims[0])?;
+    cx.agree("the batches of q and v", &q.dims[0], &v.dims[0])?;
+    cx.agree("the heads of k and v", &k.dims[1], &v.dims[1])?;
+    cx.agree("the depths of q and k", &q.dims[3], &k.dims[3])?;
+    cx.agree("the lengths of k and v", &k.dims[2], &v.dims[2])?;
+    if let (Some(queries), Some(keys)) = (q.dims[1].as_const(), k.dims[1].as_const())
+        && (keys <= 0 || queries % keys != 0)
+    {
+        return Err(format!("{queries} heads of queries do not share {keys} of keys"));
+    }
+    if let Some(mask) = operands.optional(3) {
+        check_same_dtype("mask", mask, q.dtype)?;
+        let scores = [&q.dims[..3], &k.dims[2..3]].concat();
+        if broadcast_dims(&mask.dims, &scores, cx)? != scores {
+            return Err(format!("a mask of shape {:?} does not broadcast to {scores:?}", mask.dims));
+        }
+    }
+    let dims = vec![q.dims[0].clone(), q.dims[1].clone(), q.dims[2].clone(), v.dims[3].clone()];
+    Ok(vec![tensor(q.dtype, dims)])
+}
+
 /// x `[n, c, spatial..]` and w `[m, c / groups, window..]` give `[n, m, spatial..]`.
 pub(super) fn conv(
     spec: &Conv,
