@@ -7,22 +7,25 @@
 mod control;
 mod counts;
 mod cpu;
+mod parallel;
 mod program;
+mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lapidary_runtime::DType;
 use lapidary_templates::{Arch, Kind, Problem, Shapes, Strided, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
-use crate::ir::{Def, Expr, Graph, Node, Op, Type, ValueId};
+use crate::ir::{Def, Expr, Graph, Node, NodeId, Op, Type, ValueId};
 use control::Body;
 use counts::OpenCount;
 pub use cpu::cpu_op;
 pub use program::{
     Alternatives, Buffer, BufferId, Loop, Program, Residency, Rounds, SegmentId, Step, Tensor, TensorId, Work,
 };
+use views::View;
 
 /// What a model is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +73,8 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
         },
         weights: BTreeMap::new(),
         open: Vec::new(),
+        views: BTreeMap::new(),
+        done: BTreeSet::new(),
         diagnostics: Diagnostics::new(),
     };
     lowering.main(graph);
@@ -88,6 +93,10 @@ struct Lowering<'g> {
     weights: BTreeMap<(usize, usize, Type), TensorId>,
     /// Counts that are computed, and that no step has needed yet.
     open: Vec<OpenCount>,
+    /// What was put off in the graph at hand.
+    views: BTreeMap<ValueId, View>,
+    /// The nodes of the graph at hand that need no steps of their own.
+    done: BTreeSet<NodeId>,
     diagnostics: Diagnostics,
 }
 
@@ -144,9 +153,20 @@ impl Lowering<'_> {
     }
 
     fn nodes(&mut self, graph: &Graph, tensors: &mut Tensors, segment: SegmentId) {
+        let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done));
+        let put_off = views::put_off(graph, self.target);
+        let groups = parallel::groups(graph, self.target, |id| put_off.contains(&id));
         for id in graph.order() {
+            let together = |lowering: &mut Self, tensors: &mut Tensors| {
+                groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
+            };
+            if self.done.contains(&id) || together(self, tensors) {
+                continue;
+            }
             let node = graph.node(id);
             match &node.op {
+                _ if put_off.contains(&id) => self.defer(graph, node, tensors, segment),
+                Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
                 Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
                 Op::RunCount => self.run_count(graph, node, tensors),
                 Op::If { then_region, else_region } => {
@@ -165,6 +185,7 @@ impl Lowering<'_> {
                 self.counted(graph, *value, tensors);
             }
         }
+        (self.views, self.done) = outer;
     }
 
     /// The one tensor that the runtime writes before each run.
@@ -263,6 +284,19 @@ impl Lowering<'_> {
     }
 
     fn cuda(&mut self, problem: &Problem, arch: Arch, label: &str) -> Alternatives {
+        let answer = self.answer(problem, arch);
+        if let Alternatives::Cuda { candidates, refusals } = &answer
+            && candidates.is_empty()
+        {
+            let reasons: Vec<String> =
+                refusals.iter().map(|refusal| format!("{}: {}", refusal.key, refusal.reason)).collect();
+            self.no_kernel(problem, label, &reasons.join("; "));
+        }
+        answer
+    }
+
+    /// What the kernel families offer.
+    fn answer(&self, problem: &Problem, arch: Arch) -> Alternatives {
         let range = |expr: &Expr| self.symbols.range(expr);
         let typical = |expr: &Expr| {
             expr.eval(&|name| {
@@ -270,11 +304,6 @@ impl Lowering<'_> {
             })
         };
         let answer = families::answer(problem, arch, &Shapes { range: &range, typical: &typical });
-        if answer.candidates.is_empty() {
-            let reasons: Vec<String> =
-                answer.refusals.iter().map(|refusal| format!("{}: {}", refusal.key, refusal.reason)).collect();
-            self.no_kernel(problem, label, &reasons.join("; "));
-        }
         Alternatives::Cuda { candidates: answer.candidates, refusals: answer.refusals }
     }
 
@@ -332,8 +361,13 @@ impl Lowering<'_> {
     }
 
     fn add_tensor(&mut self, graph: &Graph, value: ValueId, buffer: BufferId) -> TensorId {
+        self.add_tensor_of(graph, value, graph.ty(value).clone(), buffer)
+    }
+
+    /// A tensor with the name of a value and another type.
+    fn add_tensor_of(&mut self, graph: &Graph, value: ValueId, ty: Type, buffer: BufferId) -> TensorId {
         let name: Arc<str> = graph.value(value).name.clone();
-        self.program.tensors.push(Tensor { name, ty: graph.ty(value).clone(), buffer });
+        self.program.tensors.push(Tensor { name, ty, buffer });
         TensorId(self.program.tensors.len() as u32 - 1)
     }
 }

@@ -40,6 +40,11 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::identity::rewrite),
     },
     Pass {
+        name: "select",
+        because: "a known place along an axis is a view of its operand",
+        kind: Kind::Rule(canon::select::rewrite),
+    },
+    Pass {
         name: "reshape-chain",
         because: "one view of a buffer is enough",
         kind: Kind::Rule(canon::reshape::rewrite),
@@ -83,6 +88,16 @@ pub const PIPELINE: &[Pass] = &[
         name: "pointwise",
         because: "chains become one program, so that an epilogue takes the whole chain",
         kind: Kind::Rule(fuse::pointwise::rewrite),
+    },
+    Pass {
+        name: "reshape-behind",
+        because: "a product's program reaches it past a reshape, which costs nothing on either side",
+        kind: Kind::Rule(fuse::reshape_behind::rewrite),
+    },
+    Pass {
+        name: "attention",
+        because: "what stands between its products is one program now, and its products have no epilogues yet",
+        kind: Kind::Rule(fuse::attention::rewrite),
     },
     Pass {
         name: "epilogue",

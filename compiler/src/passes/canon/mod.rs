@@ -4,4 +4,5 @@ pub mod fold;
 pub mod identity;
 pub mod reshape;
 pub mod scalar;
+pub mod select;
 pub mod transpose;

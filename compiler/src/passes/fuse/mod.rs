@@ -1,9 +1,11 @@
 //! Fusions that cannot lose.
 
+pub mod attention;
 pub mod conv_affine;
 pub mod epilogue;
 pub mod matmul_transpose;
 pub mod pointwise;
+pub mod reshape_behind;
 
 use crate::ir::{Graph, NodeId, Use, ValueId};
 
