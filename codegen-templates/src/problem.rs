@@ -2,7 +2,7 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize, ScatterMode,
+    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool, Resize, ScatterMode,
     Softmax, Transpose,
 };
 
@@ -112,6 +112,7 @@ pub enum Kind {
         mode: ScatterMode,
     },
     Resize(Resize),
+    RegionPool(RegionPool),
     Recurrent(Recurrent),
     Suppress,
     CumSum {

@@ -8,8 +8,8 @@
 
 use crate::dtype::DType;
 use crate::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, Instr, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
-    ScatterMode, Softmax, Transpose,
+    ArgReduce, Conv, ConvTranspose, GroupNorm, Instr, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool,
+    Resize, ScatterMode, Softmax, Transpose,
 };
 
 /// A compiled model for one target.
@@ -283,6 +283,7 @@ pub enum CpuOp<'a> {
         mode: ScatterMode,
     },
     Resize(Resize),
+    RegionPool(RegionPool),
     Recurrent(Recurrent),
     /// Operands boxes `f32[batches, n, 4]` (top, left, bottom, right), order `i64[batches, classes, n]` (box indices, best
     /// first), eligible `bool` of that shape, threshold `f32` and most `i64`, scalars. The `bool` result says which boxes

@@ -361,6 +361,7 @@ fn kind_of(op: &Op) -> Option<Kind> {
         Op::ScatterElements { axis, mode } => Kind::ScatterElements { axis: *axis, mode: *mode },
         Op::ScatterNd { mode } => Kind::ScatterNd { mode: *mode },
         Op::Resize(spec, _) => Kind::Resize(*spec),
+        Op::RegionPool(spec) => Kind::RegionPool(*spec),
         Op::Recurrent(spec) => Kind::Recurrent(*spec),
         Op::Suppress => Kind::Suppress,
         Op::CumSum { axis, exclusive, reverse } => {
@@ -398,6 +399,7 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)
+        | Kind::RegionPool(_)
         | Kind::Recurrent(_)
         | Kind::Suppress
         | Kind::CumSum { .. }
@@ -431,6 +433,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::ScatterElements { .. } => "scatter_elements",
         Kind::ScatterNd { .. } => "scatter_nd",
         Kind::Resize(_) => "resize",
+        Kind::RegionPool(_) => "region_pool",
         Kind::Recurrent(_) => "recurrent",
         Kind::Suppress => "suppress",
         Kind::CumSum { .. } => "cum_sum",

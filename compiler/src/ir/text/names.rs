@@ -1,7 +1,8 @@
 //! The words for variants without data: one table each, read in both directions.
 
 use lapidary_runtime::op::{
-    ActivationKind, CoordinateMode, Direction, Math, NearestMode, NormKind, PadMode, ReduceKind, ScalarOp, ScatterMode,
+    ActivationKind, CoordinateMode, Direction, Math, NearestMode, NormKind, PadMode, ReduceKind, RegionKind, ScalarOp,
+    ScatterMode,
 };
 
 use super::Printer;
@@ -45,6 +46,8 @@ names!(ReduceKind, "a kind of reduction" {
     Sum "sum", Mean "mean", Max "max", Min "min", Prod "prod", L1 "l1", L2 "l2", SumSquare "sum_square",
     LogSum "log_sum", LogSumExp "log_sum_exp",
 });
+
+names!(RegionKind, "what a region's bin is" { Mean "mean", Max "max", Elements "elements" });
 
 names!(NormKind, "a kind of normalization" { Layer "layer", Rms "rms" });
 

@@ -13,5 +13,6 @@ mod numeric;
 mod quantized;
 mod random;
 mod refused;
+mod regions;
 mod sequences;
 mod windows;
