@@ -2,8 +2,8 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool, Resize, ScatterMode,
-    Softmax, Transpose,
+    ArgReduce, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool, Resize,
+    ScatterMode, Softmax, Transpose,
 };
 
 use crate::extent::Expr;

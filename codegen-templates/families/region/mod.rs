@@ -47,9 +47,7 @@ fn candidates(problem: &Problem, spec: &RegionPool, arch: Arch, shapes: &Shapes<
     call.pointer("const void", "regions", &Place::input(1));
     call.pointer("const i64", "images", &Place::input(2));
     call.pointer("void", "y", &Place::output(0));
-    for (name, extent) in
-        [("count", count), ("n", n), ("channels", channels), ("height", height), ("width", width)]
-    {
+    for (name, extent) in [("count", count), ("n", n), ("channels", channels), ("height", height), ("width", width)] {
         call.extent(name, extent, As::Wide);
     }
     call.float("scale", spec.scale);

@@ -7,8 +7,8 @@ use crate::cpu::memory::{Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMu
 use crate::cpu::pointwise::Finish;
 use crate::cpu::scan::{End, Running};
 use crate::cpu::{
-    conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, region, repeat, resize, scan, scatter,
-    softmax, suppress,
+    conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, region, repeat, resize, scan,
+    scatter, softmax, suppress,
 };
 use crate::dtype::DType;
 use crate::error::Error;

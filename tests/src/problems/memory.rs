@@ -6,8 +6,8 @@ use std::slice::from_ref;
 use lapidary_runtime::DType::{self, BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
 use lapidary_runtime::op::{
     Activation, ActivationKind, Arg, ArgReduce, Axes, Cell, CoordinateMode, Direction, GroupNorm, Instr, NearestMode,
-    Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind, RegionKind, RegionPool, Resize, ResizeMode, Scalar, ScalarOp,
-    ScatterMode, Softmax, Transpose, Window,
+    Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind, RegionKind, RegionPool, Resize, ResizeMode,
+    Scalar, ScalarOp, ScatterMode, Softmax, Transpose, Window,
 };
 use lapidary_templates::{Expr, Kind, Operand, Problem, Program};
 

@@ -375,13 +375,7 @@ pub(super) fn blanks() -> Vec<Op> {
             },
             Vec::new(),
         ),
-        Op::RegionPool(RegionPool {
-            kind: RegionKind::Mean,
-            bins: [1, 1],
-            samples: 0,
-            half_pixel: false,
-            scale: 1.0,
-        }),
+        Op::RegionPool(RegionPool { kind: RegionKind::Mean, bins: [1, 1], samples: 0, half_pixel: false, scale: 1.0 }),
         Op::Recurrent(Recurrent {
             cell: Cell::Lstm,
             direction: Direction::Forward,

@@ -3,7 +3,9 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{MAX_SPATIAL, Pool, PoolKind, RegionKind, RegionPool, Window};
 
-use super::{Inference, Operands, check_dtype, check_rank, check_same_dtype, is_arithmetic, is_arithmetic_float, tensor};
+use super::{
+    Inference, Operands, check_dtype, check_rank, check_same_dtype, is_arithmetic, is_arithmetic_float, tensor,
+};
 use crate::ir::{Expr, Type};
 
 /// Results y and, of a maximum, the `i64` indices; `dims` are the spatial extents of both.

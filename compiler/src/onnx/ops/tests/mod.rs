@@ -6,6 +6,7 @@
 mod bodies;
 mod convert;
 mod counted;
+mod dynamic_lstm;
 mod fixture;
 mod layers;
 mod movement;

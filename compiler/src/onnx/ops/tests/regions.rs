@@ -37,10 +37,7 @@ fn regions_say_how_often_their_bins_are_sampled() {
         (
             "avg",
             "output_half_pixel",
-            [
-                0.993056, 0.277779, 1.722222, -0.111113, -1.166667, -0.291667, 0.722222, 2.814815, 1.5, 5.0, 3.0,
-                5.0625,
-            ],
+            [0.993056, 0.277779, 1.722222, -0.111113, -1.166667, -0.291667, 0.722222, 2.814815, 1.5, 5.0, 3.0, 5.0625],
         ),
         (
             "max",
@@ -50,11 +47,7 @@ fn regions_say_how_often_their_bins_are_sampled() {
                 0.169922,
             ],
         ),
-        (
-            "max",
-            "output_half_pixel",
-            [5.958333, 5.958333, 6.25, 5.666664, 0.5, 3.0, 4.0, 8.25, 2.25, 2.25, 2.25, 2.25],
-        ),
+        ("max", "output_half_pixel", [5.958333, 5.958333, 6.25, 5.666664, 0.5, 3.0, 4.0, 8.25, 2.25, 2.25, 2.25, 2.25]),
     ];
     for (mode, coordinates, expected) in cases {
         let attrs = [
@@ -93,7 +86,8 @@ fn the_largest_elements_of_regions() {
 #[test]
 fn regions_of_other_shapes_are_refused() {
     let align = |attrs: &[(&str, Attr)]| {
-        let case = Case::new(16).input("x", DType::F32, &["1", "2", "8", "8"]).input("regions", DType::F32, &["3", "4"]);
+        let case =
+            Case::new(16).input("x", DType::F32, &["1", "2", "8", "8"]).input("regions", DType::F32, &["3", "4"]);
         case.input("of", DType::I64, &["3"]).node("RoiAlign", "x regions of", "y", attrs).fault()
     };
     assert_eq!(align(&[("output_height", Attr::Int(0))]), "attribute \"output_height\" says 0");
