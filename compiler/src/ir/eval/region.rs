@@ -16,6 +16,9 @@ pub(super) fn region_pool(
     images: &Tensor,
 ) -> Result<Vec<Tensor>, String> {
     let &[n, channels, height, width] = x.dims.as_slice() else { return Err("images have another rank".to_owned()) };
+    if height * width == 0 {
+        return Err("the images have no elements".to_owned());
+    }
     let image = |&at: &i64| usize::try_from(at).ok().filter(|at| *at < n).ok_or(format!("there is no image {at}"));
     let images: Vec<usize> = images.to_i64s().iter().map(image).collect::<Result<_, _>>()?;
     let [down, right] = spec.bins.map(|bins| bins as usize);
@@ -167,6 +170,10 @@ mod tests {
 
     #[test]
     fn there_must_be_the_image() {
+        let x = Tensor::from_f64s(DType::F32, vec![1, 1, 4, 0], &[]);
+        let (none, nobody) =
+            (Tensor::from_f64s(DType::F32, vec![0, 4], &[]), Tensor::from_i64s(DType::I64, vec![0], &[]));
+        assert_eq!(region_pool(&SPEC, &x, &none, &nobody).err(), Some("the images have no elements".to_owned()));
         assert_eq!(pooled(&SPEC, &[0.0; 4], 1), Err("there is no image 1".to_owned()));
     }
 }

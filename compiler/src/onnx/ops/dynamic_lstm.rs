@@ -47,7 +47,7 @@ fn dynamic_quantize_lstm(cx: &mut Cx<'_, '_>) -> Imported {
         ));
     }
     let (of_x, of_r) = (cx.b.dims(x), cx.b.dims(r));
-    let ([sequence, batch, features], [_, hidden, _]) = (of_x.as_slice(), of_r.as_slice()) else {
+    let ([sequence, batch, features], [directions, hidden, _]) = (of_x.as_slice(), of_r.as_slice()) else {
         return Err(format!("x and r have the ranks {} and {}, and 3 is needed", of_x.len(), of_r.len()).into());
     };
     let direction = direction(cx)?;
@@ -56,6 +56,7 @@ fn dynamic_quantize_lstm(cx: &mut Cx<'_, '_>) -> Imported {
         Direction::Reverse => &[true],
         Direction::Bidirectional => &[false, true],
     };
+    cx.b.require_equal(directions, &Expr::from(backward.len()))?;
     if let Some(size) = cx.attrs.int_opt("hidden_size")? {
         cx.b.require_equal(&Expr::constant(size), hidden)?;
     }

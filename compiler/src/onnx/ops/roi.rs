@@ -10,7 +10,7 @@ use crate::ir::{Expr, Op, ValueId};
 pub const DEFS: &[OpDef] = &[
     op("RoiAlign", 10, (3, 3), |cx| roi_align(cx, Offset::None)),
     op("RoiAlign", 16, (3, 3), |cx| roi_align(cx, Offset::HalfPixel)),
-    op("MaxRoiPool", 7, (2, 2), max_roi_pool),
+    op("MaxRoiPool", 1, (2, 2), max_roi_pool),
 ];
 
 /// Where the coordinates of a region are counted from.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lapidary_runtime::DType;
 use lapidary_runtime::op::Scalar;
 
-use super::unroll::MAX_ROUNDS;
+use super::unroll::{MAX_NODES, MAX_ROUNDS};
 use crate::ir::{Builder, Expr, Graph, Op, Region, Type, ValueId};
 
 /// What the steps of a round are given.
@@ -48,7 +48,9 @@ pub(super) fn rounds(
     steps: Steps<'_>,
 ) -> Result<Given, String> {
     match count.as_const() {
-        Some(count) if (1..=MAX_ROUNDS).contains(&count) => unrolled(b, count, first, captures, steps),
+        Some(count) if (1..=MAX_ROUNDS).contains(&count) && b.graph().node_count() <= MAX_NODES => {
+            unrolled(b, count, first, captures, steps)
+        }
         Some(_) | None => repeated(b, count, first, captures, steps),
     }
 }

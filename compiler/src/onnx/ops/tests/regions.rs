@@ -67,8 +67,8 @@ fn regions_say_how_often_their_bins_are_sampled() {
     }
 }
 
-/// The numbers are those of a script that follows ONNX Runtime: sides rounded half away from zero, of which the last
-/// belongs to the region; bins from the floor of their start to the ceiling of their end; 0 for a bin of nothing.
+/// The numbers are those of ONNX Runtime 1.31.1: sides are rounded half away from zero, and the last belongs to the
+/// region; bins reach from the floor of their start to the ceiling of their end; one of nothing is 0.
 #[test]
 fn the_largest_elements_of_regions() {
     let attrs = [("pooled_shape", Attr::Ints(&[3, 2])), ("spatial_scale", Attr::Float(0.5))];
