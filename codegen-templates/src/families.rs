@@ -33,6 +33,8 @@ pub mod pool;
 pub mod recurrent;
 #[path = "../families/reduce/mod.rs"]
 pub mod reduce;
+#[path = "../families/region/mod.rs"]
+pub mod region;
 #[path = "../families/resize/mod.rs"]
 pub mod resize;
 #[path = "../families/scan/mod.rs"]
@@ -62,6 +64,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "scatter", answer: scatter::answer },
     Family { name: "fill", answer: fill::answer },
     Family { name: "recurrent", answer: recurrent::answer },
+    Family { name: "region", answer: region::answer },
     Family { name: "scan", answer: scan::answer },
     Family { name: "suppress", answer: suppress::answer },
     Family { name: "topk", answer: topk::answer },

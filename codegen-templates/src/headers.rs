@@ -23,6 +23,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("families/softmax/kernel.cuh", include_str!("../families/softmax/kernel.cuh")),
     ("families/norm/kernel.cuh", include_str!("../families/norm/kernel.cuh")),
     ("families/pool/kernel.cuh", include_str!("../families/pool/kernel.cuh")),
+    ("families/region/kernel.cuh", include_str!("../families/region/kernel.cuh")),
     ("families/resize/kernel.cuh", include_str!("../families/resize/kernel.cuh")),
     ("families/gather/kernel.cuh", include_str!("../families/gather/kernel.cuh")),
     ("families/scatter/kernel.cuh", include_str!("../families/scatter/kernel.cuh")),

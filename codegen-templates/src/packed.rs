@@ -42,6 +42,7 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         | Kind::GroupNorm(_)
         | Kind::Expand
         | Kind::Resize(_)
+        | Kind::RegionPool(_)
         | Kind::Recurrent(_)
         | Kind::Suppress
         | Kind::CumSum { .. }

@@ -2,8 +2,8 @@
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
-    ScatterMode, Softmax, Transpose,
+    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool,
+    Resize, ScatterMode, Softmax, Transpose,
 };
 
 use crate::extent::Expr;
@@ -130,6 +130,7 @@ pub enum Kind {
         mode: ScatterMode,
     },
     Resize(Resize),
+    RegionPool(RegionPool),
     Recurrent(Recurrent),
     Suppress,
     CumSum {

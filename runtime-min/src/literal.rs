@@ -163,6 +163,7 @@ unit_enums!(
     ScalarOp,
     Math,
     ReduceKind,
+    RegionKind,
     NormKind,
     Unseen,
     PadMode,
@@ -191,6 +192,7 @@ structs! {
     GroupNorm { groups, epsilon }
     Transpose { rank, perm }
     Resize { mode, coordinates, antialias, exclude_outside, cubic_coeff_a, extrapolation_value, scales }
+    RegionPool { kind, bins, samples, half_pixel, scale }
     Activation { kind, alpha, beta }
     Recurrent { cell, direction, hidden, clip, activations, input_forget }
     Symbol<'a> { name, source }
@@ -228,8 +230,8 @@ enums! {
     Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),
-        Attention(spec),
-        Norm(spec), GroupNorm(spec), Transpose(spec), Resize(spec), Recurrent(spec), Extents(values);
+        Attention(spec), Norm(spec), GroupNorm(spec), Transpose(spec), Resize(spec), RegionPool(spec), Recurrent(spec),
+        Extents(values);
         MatMul { spec, epilogue }, Conv { spec, epilogue }, Slice { starts, steps }, Concat { axis },
         Pad { mode, lo }, Gather { axis }, GatherElements { axis }, GatherNd { batch_dims },
         ScatterElements { axis, mode }, ScatterNd { mode }, CumSum { axis, exclusive, reverse },

@@ -487,6 +487,40 @@ pub struct Resize {
     pub scales: [f32; MAX_RANK],
 }
 
+/// How a bin of a region becomes one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RegionKind {
+    /// The mean of samples between elements, each the weighted sum of the four around it.
+    Mean,
+    /// The largest of the four weighted elements around any sample.
+    Max,
+    /// The largest element of a bin whose edges are whole elements; 0 where it has none.
+    Elements,
+}
+
+/// The most samples of a bin along an axis where the region says how many: a bound for regions that are no regions.
+pub const MAX_SAMPLES: u32 = 1 << 20;
+
+/// Pooling of regions of images into bins (ONNX `RoiAlign`, `MaxRoiPool`): operands x `[n, c, h, w]`, regions
+/// `[count, 4]` (left, top, right, bottom) and the `i64` image of each, `[count]`; result `[count, c, bins..]`.
+///
+/// Coordinates are `scale` times those of the region. They are formed in the regions' type, `f32` or `f64`, in steps
+/// that are each rounded, so that every target takes the same samples. One is outside of the image beyond -1 and the
+/// extent, or where it is NaN, and counts as 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RegionPool {
+    pub kind: RegionKind,
+    /// Bins along y and x.
+    pub bins: [u32; 2],
+    /// Samples of a bin along each axis. With 0 they are as many as the bin has elements, rounded up. Also 0 without
+    /// samples.
+    pub samples: u32,
+    /// Samples' coordinates count from the edge of the first element, and a region may have any size. Otherwise they
+    /// count from its middle, and a region has at least the size of an element.
+    pub half_pixel: bool,
+    pub scale: f32,
+}
+
 /// The cell of a recurrent layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cell {

@@ -35,6 +35,7 @@ pub const FILES: &[(&str, &str)] = files![
     "src/cpu/product.rs",
     "src/cpu/recurrent.rs",
     "src/cpu/reduce.rs",
+    "src/cpu/region.rs",
     "src/cpu/repeat.rs",
     "src/cpu/resize.rs",
     "src/cpu/scan.rs",

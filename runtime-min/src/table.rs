@@ -9,7 +9,7 @@
 use crate::dtype::DType;
 use crate::op::{
     ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, Instr, MatMul, Norm, PadMode, Pool, Recurrent, Reduce,
-    Resize, ScatterMode, Softmax, Transpose,
+    RegionPool, Resize, ScatterMode, Softmax, Transpose,
 };
 
 /// A compiled model for one target.
@@ -288,6 +288,7 @@ pub enum CpuOp<'a> {
         mode: ScatterMode,
     },
     Resize(Resize),
+    RegionPool(RegionPool),
     Recurrent(Recurrent),
     /// Operands boxes `f32[batches, n, 4]` (top, left, bottom, right), order `i64[batches, classes, n]` (box indices, best
     /// first), eligible `bool` of that shape, threshold `f32` and most `i64`, scalars. The `bool` result says which boxes

@@ -124,6 +124,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
         | Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)
+        | Kind::RegionPool(_)
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)

@@ -43,6 +43,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)
+        | Kind::RegionPool(_)
         | Kind::Recurrent(_)
         | Kind::Suppress
         | Kind::CumSum { .. }

@@ -129,6 +129,7 @@ fn work_of(node: &Node, graph: &Graph, symbols: &Graph, extents: Extents) -> f64
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Resize(..)
+        | Op::RegionPool(_)
         | Op::Suppress
         | Op::CumSum { .. }
         | Op::TopK { .. }

@@ -30,6 +30,11 @@ impl<'g> Builder<'g> {
         Builder { graph, origin, name: name.into() }
     }
 
+    /// A builder of a region of this graph, for the same ONNX node.
+    pub fn inside<'r>(&self, region: &'r mut Graph) -> Builder<'r> {
+        Builder { graph: region, origin: self.origin.clone(), name: self.name.clone() }
+    }
+
     /// The graph so far.
     pub fn graph(&self) -> &Graph {
         self.graph

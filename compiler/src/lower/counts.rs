@@ -126,6 +126,8 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
             }
             // Rows of what is not counted, by counted indices; a kernel keeps indices in range.
             Kind::Gather { axis: 0 } | Kind::GatherNd { batch_dims: 0 } => untouched(0),
+            // Regions of images that are not counted, each by itself.
+            Kind::RegionPool(_) => untouched(0),
             Kind::Gather { .. } => untouched(1),
             Kind::Concat { axis } => *axis > 0 && operands().all(rows),
             _ => false,

@@ -53,6 +53,7 @@ pub fn cpu_op<'b>(kind: &Kind, dim: &mut dyn FnMut(&Expr) -> Dim, bump: &'b Bump
         Kind::ScatterElements { axis, mode } => CpuOp::ScatterElements { axis: *axis, mode: *mode },
         Kind::ScatterNd { mode } => CpuOp::ScatterNd { mode: *mode },
         Kind::Resize(spec) => CpuOp::Resize(*spec),
+        Kind::RegionPool(spec) => CpuOp::RegionPool(*spec),
         Kind::Recurrent(spec) => CpuOp::Recurrent(*spec),
         Kind::Suppress => CpuOp::Suppress,
         Kind::CumSum { axis, exclusive, reverse } => {

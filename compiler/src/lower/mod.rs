@@ -405,6 +405,7 @@ fn kind_of(graph: &Graph, node: &Node) -> Option<Kind> {
         Op::ScatterElements { axis, mode } => Kind::ScatterElements { axis: *axis, mode: *mode },
         Op::ScatterNd { mode } => Kind::ScatterNd { mode: *mode },
         Op::Resize(spec, _) => Kind::Resize(*spec),
+        Op::RegionPool(spec) => Kind::RegionPool(*spec),
         Op::Recurrent(spec) => Kind::Recurrent(*spec),
         Op::Suppress => Kind::Suppress,
         Op::CumSum { axis, exclusive, reverse } => {
@@ -443,6 +444,7 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Resize(_)
+        | Kind::RegionPool(_)
         | Kind::Recurrent(_)
         | Kind::Suppress
         | Kind::CumSum { .. }
@@ -477,6 +479,7 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::ScatterElements { .. } => "scatter_elements",
         Kind::ScatterNd { .. } => "scatter_nd",
         Kind::Resize(_) => "resize",
+        Kind::RegionPool(_) => "region_pool",
         Kind::Recurrent(_) => "recurrent",
         Kind::Suppress => "suppress",
         Kind::CumSum { .. } => "cum_sum",

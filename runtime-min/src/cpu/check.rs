@@ -182,6 +182,19 @@ impl Types<'_> {
                 self.operand(1).map_or(Ok(()), |dtype| same(dtype, DType::F32))?;
                 same(self.output(0)?, self.input(0)?)?;
             }
+            CpuOp::RegionPool(_) => {
+                float(self.input(0)?)?;
+                same(self.output(0)?, self.input(0)?)?;
+                match self.input(1)? {
+                    DType::F32 => {}
+                    other => same(other, DType::F64)?,
+                }
+                same(self.input(2)?, DType::I64)?;
+                let ranks = self.inputs.iter().chain(self.outputs).map(|tensor| tensor.map(|tensor| tensor.rank));
+                if !ranks.eq([4, 2, 1, 4].map(Some)) {
+                    return Err("images and their bins have four axes, regions two".to_owned());
+                }
+            }
             CpuOp::Recurrent(_) => self.recurrent()?,
             CpuOp::Suppress => {
                 if self.inputs.iter().take(2).any(|operand| operand.is_none_or(|operand| operand.rank != 3)) {

@@ -7,8 +7,8 @@ use crate::cpu::memory::{Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMu
 use crate::cpu::pointwise::Finish;
 use crate::cpu::scan::{End, Running};
 use crate::cpu::{
-    attention, conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, repeat, resize, scan,
-    scatter, softmax, suppress,
+    attention, conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, region, repeat,
+    resize, scan, scatter, softmax, suppress,
 };
 use crate::dtype::DType;
 use crate::error::Error;
@@ -151,6 +151,7 @@ fn run_function(
         CpuOp::Resize(spec) => {
             resize::run(spec, &inputs.need(0), inputs.get(1).as_ref(), outputs.first(), scratch);
         }
+        CpuOp::RegionPool(spec) => return region::run(spec, &inputs, outputs.first(), scratch),
         CpuOp::Recurrent(spec) => recurrent::run(spec, inputs, outputs.all(), scratch),
         CpuOp::Suppress => return suppress::run(&inputs, outputs.first()),
         &CpuOp::CumSum { axis, exclusive, reverse } => {
@@ -240,6 +241,7 @@ fn move_bytes(
         | CpuOp::GroupNorm(_)
         | CpuOp::Concat { .. }
         | CpuOp::Resize(_)
+        | CpuOp::RegionPool(_)
         | CpuOp::Recurrent(_)
         | CpuOp::Suppress
         | CpuOp::CumSum { .. }

@@ -22,6 +22,7 @@ mod pool;
 mod product;
 mod recurrent;
 mod reduce;
+mod region;
 mod repeat;
 mod resize;
 mod scan;

@@ -98,6 +98,13 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
         }
         (Kind::Suppress, 3) => Tensor::from_f64s(dtype, dims, &[0.6]),
         (Kind::Suppress, 4) => integers(vec![9]),
+        // Sides from -2 to 26, a few of which are swapped; scaled they reach over the images' ends.
+        (Kind::RegionPool(_), 1) => {
+            let side = |k: usize| if k % 4 < 2 { -2.0 } else { 8.0 };
+            let values: Vec<f64> = (0..count).map(|k| side(k) + noise.unit() * 18.0).collect();
+            Tensor::from_f64s(dtype, dims, &values)
+        }
+        (Kind::RegionPool(_), 2) => integers((0..count).map(|_| noise.whole(0, data[0] as i64)).collect()),
         (Kind::Range, _) => Tensor::from_f64s(dtype, dims, &[if operand == 0 { 3.0 } else { 2.0 }]),
         (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
         // Means that cancel say nothing of the sum.

@@ -114,6 +114,7 @@ fn op(problem: &Problem) -> Option<Op> {
         Kind::ScatterElements { axis, mode } => Op::ScatterElements { axis, mode },
         Kind::ScatterNd { mode } => Op::ScatterNd { mode },
         Kind::Resize(spec) => Op::Resize(spec, result(0)),
+        Kind::RegionPool(spec) => Op::RegionPool(spec),
         Kind::Recurrent(spec) => Op::Recurrent(spec),
         Kind::Suppress => Op::Suppress,
         Kind::CumSum { axis, exclusive, reverse } => Op::CumSum { axis, exclusive, reverse },

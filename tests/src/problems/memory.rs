@@ -6,8 +6,8 @@ use std::slice::from_ref;
 use lapidary_runtime::DType::{self, BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
 use lapidary_runtime::op::{
     Activation, ActivationKind, Arg, ArgReduce, Axes, Cell, CoordinateMode, Direction, GroupNorm, Instr, NearestMode,
-    Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind, Resize, ResizeMode, Scalar, ScalarOp,
-    ScatterMode, Softmax, Transpose, Window,
+    Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind, RegionKind, RegionPool, Resize, ResizeMode,
+    Scalar, ScalarOp, ScatterMode, Softmax, Transpose, Window,
 };
 use lapidary_templates::{Expr, Kind, Operand, Problem, Program};
 
@@ -28,6 +28,7 @@ pub fn problems() -> Problems {
         indexing(),
         scatters(),
         windows(),
+        regions(),
         resizes(),
         recurrents(),
         fills(),
@@ -269,6 +270,28 @@ fn rows() -> Problems {
     let mut values = problem(Kind::TopK { axis: 0, largest: true }, &[operand(F32, "90")], &[operand(F32, "4")]);
     values.outputs.push(None);
     all.push(("largest without positions", values));
+    all
+}
+
+fn regions() -> Problems {
+    let mut all = Problems::new();
+    let (mean, max, elements) = (RegionKind::Mean, RegionKind::Max, RegionKind::Elements);
+    for (dtype, sides, kind, samples, half_pixel) in [
+        (F32, F32, mean, 0, true),
+        (F32, F32, mean, 2, false),
+        (F16, F32, mean, 0, false),
+        (F64, F64, mean, 3, true),
+        (F32, F32, max, 0, true),
+        (BF16, F32, max, 0, false),
+        (F64, F64, max, 2, true),
+        (F32, F32, elements, 0, false),
+        (F16, F32, elements, 0, false),
+        (F64, F64, elements, 0, false),
+    ] {
+        let spec = RegionPool { kind, bins: [3, 5], samples, half_pixel, scale: 0.75 };
+        let inputs = [operand(dtype, "b 6 13 h"), operand(sides, "s 4"), operand(I64, "s")];
+        all.push(("regions", problem(Kind::RegionPool(spec), &inputs, &[operand(dtype, "s 6 3 5")])));
+    }
     all
 }
 

@@ -404,6 +404,7 @@ fn rounds(op: &Op) -> Rounds {
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Resize(..)
+        | Op::RegionPool(_)
         | Op::Recurrent(_)
         | Op::CumSum { .. }
         | Op::Range { .. } => Rounds::Yes,

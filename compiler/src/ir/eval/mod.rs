@@ -24,6 +24,7 @@ mod pointwise;
 mod pool;
 mod recurrent;
 mod reduce;
+mod region;
 mod resize;
 mod scalar;
 mod spatial;
@@ -100,6 +101,7 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::ScatterElements { axis, mode } => gather::scatter_elements(*axis, *mode, x.get(0)?, x.get(1)?, x.get(2)?),
         Op::ScatterNd { mode } => gather::scatter_nd(*mode, x.get(0)?, x.get(1)?, x.get(2)?),
         Op::Resize(spec, dims) => resize::resize(spec, extents(dims)?, x.get(0)?, x.optional(1)),
+        Op::RegionPool(spec) => region::region_pool(spec, x.get(0)?, x.get(1)?, x.get(2)?),
         Op::Recurrent(spec) => recurrent::recurrent(spec, &x.recurrent()?),
         Op::Suppress => detect::suppress(x.get(0)?, x.get(1)?, x.get(2)?, x.get(3)?, x.get(4)?),
         Op::CumSum { axis, exclusive, reverse } => {

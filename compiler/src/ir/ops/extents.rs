@@ -35,6 +35,7 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::GatherNd { .. }
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
+        | Op::RegionPool(_)
         | Op::Recurrent(_)
         | Op::Suppress
         | Op::CumSum { .. }

@@ -105,6 +105,7 @@ fn results(op: &Op, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<
         Op::ScatterElements { axis, mode } => index::scatter_elements(*axis, *mode, inputs, cx),
         Op::ScatterNd { mode } => index::scatter_nd(*mode, inputs, cx),
         Op::Resize(spec, dims) => movement::resize(spec, dims, inputs, cx),
+        Op::RegionPool(spec) => window::region_pool(spec, inputs, cx),
         Op::Recurrent(spec) => sequence::recurrent(spec, inputs, cx),
         Op::Suppress => index::suppress(inputs, cx),
         Op::CumSum { axis, .. } => reduce::cum_sum(*axis, inputs),

@@ -97,6 +97,7 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Resize(..)
+        | Op::RegionPool(_)
         | Op::Recurrent(_)
         | Op::Suppress
         | Op::CumSum { .. }

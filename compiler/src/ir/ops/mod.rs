@@ -16,8 +16,8 @@ pub use known::known;
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
-    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, Resize,
-    ScatterMode, Softmax, Transpose,
+    ArgReduce, Attention, Conv, ConvTranspose, GroupNorm, MatMul, Norm, PadMode, Pool, Recurrent, Reduce, RegionPool,
+    Resize, ScatterMode, Softmax, Transpose,
 };
 
 use super::{Expr, Graph, Program};
@@ -86,6 +86,8 @@ pub enum Op {
     },
     /// Operands x, roi?. The result's shape.
     Resize(Resize, Vec<Expr>),
+    /// Operands x, regions, images.
+    RegionPool(RegionPool),
     /// Operands and results of ONNX's LSTM, GRU, RNN in layout 0.
     Recurrent(Recurrent),
     /// Operands boxes `f32[batches, n, 4]` (top, left, bottom, right), order `i64[batches, classes, n]` (box indices, best
@@ -172,6 +174,7 @@ impl Op {
             Op::ScatterElements { .. } => "scatter_elements",
             Op::ScatterNd { .. } => "scatter_nd",
             Op::Resize(..) => "resize",
+            Op::RegionPool(_) => "region_pool",
             Op::Recurrent(_) => "recurrent",
             Op::Suppress => "suppress",
             Op::CumSum { .. } => "cum_sum",

@@ -4,7 +4,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{
     Activation, ActivationKind, ArgReduce, Attention, Axes, Cell, Conv, ConvTranspose, CoordinateMode, Direction,
     GroupNorm, MAX_RANK, MAX_SPATIAL, MatMul, Math, Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce,
-    ReduceKind, Resize, ResizeMode, Scalar, ScatterMode, Softmax, Transpose, Unseen, Window,
+    ReduceKind, RegionKind, RegionPool, Resize, ResizeMode, Scalar, ScatterMode, Softmax, Transpose, Unseen, Window,
 };
 
 use super::Printer;
@@ -218,6 +218,7 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             resize(spec, f)?;
             f.field("dims", dims)
         }
+        Op::RegionPool(spec) => region_pool(spec, f),
         Op::Recurrent(spec) => recurrent(spec, f),
         Op::Suppress => Ok(()),
         Op::CumSum { axis, exclusive, reverse } => {
@@ -307,6 +308,16 @@ fn resize<F: Fields>(spec: &mut Resize, f: &mut F) -> Done {
     Ok(())
 }
 
+fn region_pool<F: Fields>(spec: &mut RegionPool, f: &mut F) -> Done {
+    f.field("kind", &mut spec.kind)?;
+    let mut bins = Spatial(spec.bins.to_vec());
+    f.field("bins", &mut bins)?;
+    spec.bins = bins.0.try_into().map_err(|_| "there must be bins along two axes".to_owned())?;
+    f.unless("samples", &mut spec.samples, 0)?;
+    f.flag("half_pixel", &mut spec.half_pixel)?;
+    f.unless("scale", &mut spec.scale, 1.0)
+}
+
 fn recurrent<F: Fields>(spec: &mut Recurrent, f: &mut F) -> Done {
     f.field("cell", &mut spec.cell)?;
     f.field("direction", &mut spec.direction)?;
@@ -371,6 +382,7 @@ pub(super) fn blanks() -> Vec<Op> {
             },
             Vec::new(),
         ),
+        Op::RegionPool(RegionPool { kind: RegionKind::Mean, bins: [1, 1], samples: 0, half_pixel: false, scale: 1.0 }),
         Op::Recurrent(Recurrent {
             cell: Cell::Lstm,
             direction: Direction::Forward,

@@ -1,8 +1,8 @@
 //! The words for variants without data: one table each, read in both directions.
 
 use lapidary_runtime::op::{
-    ActivationKind, CoordinateMode, Direction, Math, NearestMode, NormKind, PadMode, ReduceKind, ScalarOp, ScatterMode,
-    Unseen,
+    ActivationKind, CoordinateMode, Direction, Math, NearestMode, NormKind, PadMode, ReduceKind, RegionKind, ScalarOp,
+    ScatterMode, Unseen,
 };
 
 use super::Printer;
@@ -48,6 +48,9 @@ names!(ReduceKind, "a kind of reduction" {
 });
 
 names!(Unseen, "what an unseeing query gives" { Nan "nan", Zero "zero" });
+
+names!(RegionKind, "what a region's bin is" { Mean "mean", Max "max", Elements "elements" });
+
 names!(NormKind, "a kind of normalization" { Layer "layer", Rms "rms" });
 
 names!(PadMode, "a mode of padding" { Constant "constant", Edge "edge", Reflect "reflect", Wrap "wrap" });

@@ -7,7 +7,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, ScalarOp};
+use lapidary_runtime::op::{Activation, ActivationKind, Arg, ScalarOp};
 
 use super::entry::{binary, contrib, op, unary};
 use super::{Cx, Fault, Imported, OpDef, one, operands, random};
@@ -191,6 +191,35 @@ fn swiglu(cx: &mut Cx<'_, '_>) -> Imported {
 fn thresholded_relu(p: &mut P, x: Arg, alpha: f64) -> Arg {
     let above = p.push(ScalarOp::Greater, &[x, p.imm(x, alpha)]);
     p.push(ScalarOp::Select, &[above, x, p.imm(x, 0.0)])
+}
+
+/// The activation of a recurrent layer.
+pub(super) fn of_layer(p: &mut P, activation: Activation, x: Arg) -> Arg {
+    let (alpha, beta) = (f64::from(activation.alpha), f64::from(activation.beta));
+    match activation.kind {
+        ActivationKind::Sigmoid => p.push(ScalarOp::Sigmoid, &[x]),
+        ActivationKind::Tanh => p.push(ScalarOp::Tanh, &[x]),
+        ActivationKind::Relu => p.push(ScalarOp::Max, &[x, p.imm(x, 0.0)]),
+        ActivationKind::Affine => {
+            let scaled = scale(p, x, alpha);
+            plus(p, scaled, beta)
+        }
+        ActivationKind::LeakyRelu => if_below_zero(p, x, |p| scale(p, x, alpha)),
+        // Unlike the operator of this name, x itself at alpha.
+        ActivationKind::ThresholdedRelu => {
+            let above = p.push(ScalarOp::GreaterEqual, &[x, p.imm(x, alpha)]);
+            p.push(ScalarOp::Select, &[above, x, p.imm(x, 0.0)])
+        }
+        ActivationKind::ScaledTanh => {
+            let inner = scale(p, x, beta);
+            let tanh = p.push(ScalarOp::Tanh, &[inner]);
+            scale(p, tanh, alpha)
+        }
+        ActivationKind::HardSigmoid => hard_sigmoid_of(p, x, alpha, beta),
+        ActivationKind::Elu => elu(p, x, alpha),
+        ActivationKind::Softsign => softsign(p, x),
+        ActivationKind::Softplus => p.push(ScalarOp::Softplus, &[x]),
+    }
 }
 
 /// 0.5 * x * (1 + erf(x / sqrt(2)))

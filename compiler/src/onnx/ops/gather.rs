@@ -6,7 +6,8 @@ use lapidary_runtime::op::{Arg, ScalarOp};
 use super::entry::binary;
 use super::positions::positions;
 use super::{Cx, Imported, OpDef, one};
-use crate::ir::{Expr, Op};
+use crate::ir::builder::Built;
+use crate::ir::{Builder, Expr, Op, ValueId};
 
 pub const DEFS: &[OpDef] = &[
     binary("Gather", 1, gather),
@@ -46,22 +47,28 @@ fn reverse_sequence(cx: &mut Cx<'_, '_>) -> Imported {
     let time = cx.axis(time, dims.len())?;
     let batch = cx.attrs.int_or("batch_axis", 1)?;
     let batch = cx.axis(batch, dims.len())?;
-    if time == batch || cx.b.rank(lengths) != 1 {
+    one(reversed(&mut cx.b, x, lengths, time, batch)?)
+}
+
+/// The sequences along axis `time` of `x` from their ends on; `lengths` has that of each along axis `batch`.
+pub(super) fn reversed(b: &mut Builder<'_>, x: ValueId, lengths: ValueId, time: usize, batch: usize) -> Built {
+    let dims = b.dims(x);
+    if time == batch || b.rank(lengths) != 1 {
         return Err("it needs two different axes, and a vector of lengths".into());
     }
-    let given = cx.b.dims(lengths)[0].clone();
-    cx.b.require_equal(&given, &dims[batch])?;
+    let given = b.dims(lengths)[0].clone();
+    b.require_equal(&given, &dims[batch])?;
     let mut along_batch = vec![Expr::constant(1); dims.len()];
     along_batch[batch] = given;
-    let lengths = cx.b.reshape(lengths, along_batch)?;
-    let steps = positions(&mut cx.b, dims[time].clone(), time, dims.len())?;
-    let places = cx.b.program(&[steps, lengths], |p| {
+    let lengths = b.reshape(lengths, along_batch)?;
+    let steps = positions(b, dims[time].clone(), time, dims.len())?;
+    let places = b.program(&[steps, lengths], |p| {
         let (step, length) = (Arg::Input(0), p.cast(Arg::Input(1), DType::I64));
         let last = p.push(ScalarOp::Sub, &[length, p.imm(length, 1.0)]);
         let mirrored = p.push(ScalarOp::Sub, &[last, step]);
         let inside = p.push(ScalarOp::Less, &[step, length]);
         p.push(ScalarOp::Select, &[inside, mirrored, step])
     })?;
-    let places = cx.b.expand(places, dims)?;
-    one(cx.b.node(Op::GatherElements { axis: time as u8 }, &[x, places])?)
+    let places = b.expand(places, dims)?;
+    b.node(Op::GatherElements { axis: time as u8 }, &[x, places])
 }

@@ -13,6 +13,7 @@ mod conv;
 mod convert;
 mod counted;
 mod deform;
+mod dynamic_lstm;
 mod einsum;
 mod elementwise;
 mod entry;
@@ -38,6 +39,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod roi;
+mod rounds;
 mod sample;
 mod scan;
 mod scatter;
@@ -291,6 +293,7 @@ pub const GROUPS: &[&[OpDef]] = &[
     norm::DEFS,
     loss::DEFS,
     recurrent::DEFS,
+    dynamic_lstm::DEFS,
     signal::DEFS,
     mel::DEFS,
     resize::DEFS,

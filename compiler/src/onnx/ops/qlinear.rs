@@ -122,7 +122,7 @@ fn qgemm(cx: &mut Cx<'_, '_>) -> Imported {
 }
 
 /// Neither operand transposed.
-const PLAIN: MatMul = MatMul { transpose_a: false, transpose_b: false, math: Math::Exact };
+pub(super) const PLAIN: MatMul = MatMul { transpose_a: false, transpose_b: false, math: Math::Exact };
 
 /// Operand `k`, which must be of 8-bit integers.
 fn bytes(cx: &Cx<'_, '_>, k: usize) -> Result<ValueId, Fault> {
@@ -153,7 +153,7 @@ fn is_all(b: &Builder<'_>, value: ValueId, number: f64) -> bool {
 }
 
 /// A zero point that makes a difference.
-fn telling(b: &Builder<'_>, zero: Option<ValueId>) -> Option<ValueId> {
+pub(super) fn telling(b: &Builder<'_>, zero: Option<ValueId>) -> Option<ValueId> {
     zero.filter(|&zero| !is_all(b, zero, 0.0))
 }
 
@@ -203,7 +203,11 @@ fn one_axis_less(b: &mut Builder<'_>, value: ValueId) -> Built {
 }
 
 /// `w` and its zero point as `i8` and none, where the zero point is that of `u8` halves, 128, or says nothing.
-fn symmetric(b: &mut Builder<'_>, w: ValueId, zero: Option<ValueId>) -> Result<(ValueId, Option<ValueId>), String> {
+pub(super) fn symmetric(
+    b: &mut Builder<'_>,
+    w: ValueId,
+    zero: Option<ValueId>,
+) -> Result<(ValueId, Option<ValueId>), String> {
     let Some(zero) = telling(b, zero) else { return Ok((w, None)) };
     if b.dtype(w) != DType::U8 || !is_all(b, zero, 128.0) {
         return Ok((w, Some(zero)));
@@ -248,7 +252,7 @@ fn product_of_differences(
 }
 
 /// `sum - zero * sums`, in `i32`.
-fn less_product(b: &mut Builder<'_>, sum: ValueId, zero: ValueId, sums: ValueId) -> Built {
+pub(super) fn less_product(b: &mut Builder<'_>, sum: ValueId, zero: ValueId, sums: ValueId) -> Built {
     b.program(&[sum, zero, sums], |p| {
         let zero = p.cast(Arg::Input(1), DType::I32);
         let product = p.push(ScalarOp::Mul, &[zero, Arg::Input(2)]);
@@ -257,7 +261,7 @@ fn less_product(b: &mut Builder<'_>, sum: ValueId, zero: ValueId, sums: ValueId)
 }
 
 /// `x` less its zero point, in `i32`.
-fn centered(b: &mut Builder<'_>, x: ValueId, zero: Option<ValueId>) -> Built {
+pub(super) fn centered(b: &mut Builder<'_>, x: ValueId, zero: Option<ValueId>) -> Built {
     let Some(zero) = zero else { return b.cast(x, DType::I32) };
     b.program(&[x, zero], |p| {
         let (x, zero) = (p.cast(Arg::Input(0), DType::I32), p.cast(Arg::Input(1), DType::I32));

@@ -67,20 +67,33 @@ fn dequantize(cx: &mut Cx<'_, '_>) -> Imported {
     })
 }
 
-/// scale = (max(x, 0) - min(x, 0)) / 255, zero point = saturate(round(-min / scale)), in `u8`. All zeros have the scale
-/// 1 / 255, which the standard leaves open.
 fn dynamic_quantize(cx: &mut Cx<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.b.dtype(x) != DType::F32 {
         return Err(Fault::Invalid(format!("the operator takes f32, and is given {}", cx.b.dtype(x))));
     }
-    let axes: Vec<usize> = (0..cx.b.rank(x)).collect();
+    let Dynamic { elements, scale, zero } = dynamically(&mut cx.b, x)?;
+    Ok(vec![Some(elements), Some(scale), Some(zero)])
+}
+
+/// An `f32` tensor as bytes, with a scale and a zero point that suit it, both scalars.
+#[derive(Clone, Copy)]
+pub(super) struct Dynamic {
+    pub elements: ValueId,
+    pub scale: ValueId,
+    pub zero: ValueId,
+}
+
+/// scale = (max(x, 0) - min(x, 0)) / 255, zero point = saturate(round(-min / scale)), in `u8`. All zeros have the scale
+/// 1 / 255, which the standard leaves open.
+pub(super) fn dynamically(b: &mut Builder<'_>, x: ValueId) -> Result<Dynamic, String> {
+    let axes: Vec<usize> = (0..b.rank(x)).collect();
     let [low, high] = [ReduceKind::Min, ReduceKind::Max].map(|kind| {
-        let extreme = if axes.is_empty() { x } else { cx.b.reduce(kind, x, &axes)? };
-        cx.b.reshape(extreme, Vec::new())
+        let extreme = if axes.is_empty() { x } else { b.reduce(kind, x, &axes)? };
+        b.reshape(extreme, Vec::new())
     });
     let (low, high) = (low?, high?);
-    let scale = cx.b.program(&[low, high], |p| {
+    let scale = b.program(&[low, high], |p| {
         let low = p.push(ScalarOp::Min, &[Arg::Input(0), p.imm(Arg::Input(0), 0.0)]);
         let high = p.push(ScalarOp::Max, &[Arg::Input(1), p.imm(Arg::Input(1), 0.0)]);
         let range = p.push(ScalarOp::Sub, &[high, low]);
@@ -88,15 +101,14 @@ fn dynamic_quantize(cx: &mut Cx<'_, '_>) -> Imported {
         let range = p.push(ScalarOp::Select, &[empty, p.imm(range, 1.0), range]);
         p.push(ScalarOp::Div, &[range, p.imm(range, 255.0)])
     })?;
-    let zero = cx.b.program(&[low, scale], |p| {
+    let zero = b.program(&[low, scale], |p| {
         let low = p.push(ScalarOp::Min, &[Arg::Input(0), p.imm(Arg::Input(0), 0.0)]);
         let ratio = p.push(ScalarOp::Div, &[low, Arg::Input(1)]);
         let zero = p.push(ScalarOp::Sub, &[p.imm(ratio, 0.0), ratio]);
         let zero = p.push(ScalarOp::Round, &[zero]);
         p.cast(zero, DType::U8)
     })?;
-    let y = quantized(&mut cx.b, x, scale, Some(zero))?;
-    Ok(vec![Some(y), Some(scale), Some(zero)])
+    Ok(Dynamic { elements: quantized(b, x, scale, Some(zero))?, scale, zero })
 }
 
 /// `saturate(round(x / scale) + zero)` of an `f32` tensor, in the zero point's type, or in `u8`; one scale for all.

@@ -17,7 +17,7 @@ pub const DEFS: &[OpDef] = &[
 ];
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Lstm,
     Gru,
     Rnn,
@@ -31,9 +31,7 @@ enum Layout {
 }
 
 fn layer(cx: &mut Cx<'_, '_>, kind: Kind) -> Imported {
-    let directions =
-        [("forward", Direction::Forward), ("reverse", Direction::Reverse), ("bidirectional", Direction::Bidirectional)];
-    let direction = cx.attrs.choice_or("direction", Direction::Forward, &directions)?;
+    let direction = direction(cx)?;
     let layout = if cx.attrs.flag_or("layout", 0)? { Layout::Batch } else { Layout::Sequence };
     let cell = match kind {
         Kind::Lstm => Cell::Lstm,
@@ -58,6 +56,12 @@ fn layer(cx: &mut Cx<'_, '_>, kind: Kind) -> Imported {
     results.into_iter().enumerate().map(|(k, result)| Ok(outward(cx, layout, k, result)?)).collect()
 }
 
+pub(super) fn direction(cx: &Cx<'_, '_>) -> Result<Direction, Fault> {
+    let directions =
+        [("forward", Direction::Forward), ("reverse", Direction::Reverse), ("bidirectional", Direction::Bidirectional)];
+    Ok(cx.attrs.choice_or("direction", Direction::Forward, &directions)?)
+}
+
 /// The extent of the state, which the attribute repeats.
 fn hidden_size(cx: &Cx<'_, '_>) -> Result<u32, Fault> {
     let of_weights = cx.b.dims(cx.input(2)?).last().and_then(crate::ir::Expr::as_const);
@@ -73,7 +77,7 @@ fn hidden_size(cx: &Cx<'_, '_>) -> Result<u32, Fault> {
     }
 }
 
-fn clip(cx: &Cx<'_, '_>) -> Result<f32, Fault> {
+pub(super) fn clip(cx: &Cx<'_, '_>) -> Result<f32, Fault> {
     match cx.attrs.float_opt("clip")? {
         None => Ok(f32::INFINITY),
         Some(clip) if clip > 0.0 => Ok(clip),
@@ -174,7 +178,7 @@ const ACTIVATIONS: &[Known] = &[
 const NONE: Activation = Activation { kind: ActivationKind::Tanh, alpha: 0.0, beta: 0.0 };
 
 /// f, g and h of each direction, those that the cell has.
-fn activations(cx: &Cx<'_, '_>, kind: Kind, direction: Direction) -> Result<[Activation; 6], Fault> {
+pub(super) fn activations(cx: &Cx<'_, '_>, kind: Kind, direction: Direction) -> Result<[Activation; 6], Fault> {
     let defaults: &[&str] = match kind {
         Kind::Lstm => &["Sigmoid", "Tanh", "Tanh"],
         Kind::Gru => &["Sigmoid", "Tanh"],

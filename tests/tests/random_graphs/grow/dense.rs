@@ -1,12 +1,14 @@
 //! Products, windows and recurrent layers.
 
-use lapidary::ir::{Expr, Op, ValueId};
+use lapidary::ir::eval::Tensor;
+use lapidary::ir::{Expr, Op, Type, ValueId};
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{
     Activation, ActivationKind, Cell, Conv, ConvTranspose, Direction, MatMul, Math, Pool, PoolKind, Recurrent,
-    ScalarOp, Window,
+    RegionKind, RegionPool, ScalarOp, Window,
 };
 
+use super::super::data::Random;
 use super::super::recipe::Choices;
 use super::{Grower, Grown};
 
@@ -128,11 +130,17 @@ pub fn pool(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let mut window = window(rank, choices, |extent| extent - 1);
     let wanted = if kind == PoolKind::Max { choices.below(2) + 1 } else { 1 };
     if wanted == 2 {
-        // The holes of a dilated window may be all that lies inside; ONNX does not say where such a maximum is.
-        window.dilation = [1; 3];
+        // The holes of a dilated window may be all that lies inside; ONNX does not say where such a maximum is. Without
+        // padding in front its first element is inside.
+        let dilated = choices.below(2) == 0;
         for axis in 0..rank {
-            window.pad_lo[axis] = window.pad_lo[axis].min(window.size[axis] - 1);
-            window.pad_hi[axis] = window.pad_hi[axis].min(window.size[axis] - 1);
+            if dilated {
+                window.pad_lo[axis] = 0;
+            } else {
+                window.dilation[axis] = 1;
+                window.pad_lo[axis] = window.pad_lo[axis].min(window.size[axis] - 1);
+                window.pad_hi[axis] = window.pad_hi[axis].min(window.size[axis] - 1);
+            }
         }
     }
     let up = choices.once_in(3);
@@ -193,4 +201,29 @@ pub fn recurrent(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let wanted = choices.below(if cell == Cell::Lstm { 3 } else { 2 }) + 1;
     let results = g.builder().node_with(Op::Recurrent(spec), &operands, wanted)?;
     Ok(results.into_iter().flatten().collect())
+}
+
+/// Regions with sides in and around the images. They are constants: one that is rounded otherwise has other samples.
+pub fn region_pool(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let x = g.floats(choices, 4)?;
+    let dims = g.ty(x).dims;
+    let images = g.graph.range(&dims[0]).0;
+    if dims.len() != 4 || images < 1 {
+        return Err("not some images".to_owned());
+    }
+    let count = choices.between(0, 3);
+    let kind = choices.pick(&[RegionKind::Mean, RegionKind::Max, RegionKind::Elements]);
+    let samples = if kind == RegionKind::Elements { 0 } else { choices.pick(&[0, 0, 1, 2]) };
+    let bins = [choices.between(1, 3), choices.between(1, 3)].map(|bins| bins as u32);
+    let half_pixel = kind != RegionKind::Elements && choices.below(2) == 0;
+    let spec = RegionPool { kind, bins, samples, half_pixel, scale: choices.pick(&[1.0, 0.5, 0.3]) };
+    let mut random = Random::new(choices.seed());
+    let sides: Vec<f64> = (0..4 * count).map(|_| f64::from(random.below(100) as u32) / 8.0 - 2.0).collect();
+    let dtype = choices.pick(&[DType::F32, DType::F32, DType::F64]);
+    let sides = Tensor::from_f64s(dtype, vec![count as usize, 4], &sides);
+    let ty = Type { dtype, dims: vec![Expr::constant(count), Expr::constant(4)] };
+    let regions = g.builder().constant(ty, sides.bytes);
+    let of: Vec<i64> = (0..count).map(|_| random.below(images as usize) as i64).collect();
+    let of = g.indices(DType::I64, &[count], &of);
+    Ok(vec![g.builder().node(Op::RegionPool(spec), &[x, regions, of])?])
 }

@@ -98,6 +98,30 @@ pub fn gather_nd(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(vec![g.builder().node(Op::GatherNd { batch_dims: 0 }, &[x, indices])?])
 }
 
+/// Each of a batch has places of its own.
+pub fn gather_nd_in_batches(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let x = g.value(choices, |ty| ty.dims.len() >= 2)?;
+    let dims = g.ty(x).dims;
+    let leading: Vec<i64> = dims.iter().map_while(Expr::as_const).take_while(|&extent| extent > 0).collect();
+    if leading.len() < 2 {
+        return Err("no two leading constant extents".to_owned());
+    }
+    let batch = 1 + choices.below(leading.len() - 1);
+    let depth = 1 + choices.below(leading.len() - batch);
+    let points: i64 = leading[..batch].iter().product::<i64>() * choices.between(1, 3);
+    let extents = &leading[batch..batch + depth];
+    let mut random = Random::new(choices.seed());
+    let place = |extent: i64, random: &mut Random| random.below(2 * extent as usize) as i64 - extent;
+    let tuples =
+        (0..points).flat_map(|_| extents.iter().map(|&extent| place(extent, &mut random)).collect::<Vec<i64>>());
+    let values: Vec<i64> = tuples.collect();
+    let mut shape = leading[..batch].to_vec();
+    shape.push(points / leading[..batch].iter().product::<i64>());
+    shape.push(depth as i64);
+    let indices = g.indices(index_type(choices), &shape, &values);
+    Ok(vec![g.builder().node(Op::GatherNd { batch_dims: batch as u8 }, &[x, indices])?])
+}
+
 fn mode(dtype: DType, choices: &mut Choices<'_>) -> ScatterMode {
     use ScatterMode::*;
     if dtype == DType::Bool { Set } else { choices.pick(&[Set, Add, Mul, Max, Min]) }

@@ -39,6 +39,56 @@ pub fn reshape(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(vec![g.builder().reshape(x, dims)?])
 }
 
+/// An integer under the other sign: of a float, a rounding that is one off would be another number.
+pub fn bit_cast(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let x = g.value(choices, |ty| ty.dtype.is_int())?;
+    let to = match g.dtype(x) {
+        DType::I64 => DType::U64,
+        DType::I32 => DType::U32,
+        DType::I16 => DType::U16,
+        DType::I8 => DType::U8,
+        DType::U64 => DType::I64,
+        DType::U32 => DType::I32,
+        DType::U16 => DType::I16,
+        DType::U8 => DType::I8,
+        dtype => return Err(format!("{dtype} has no sign")),
+    };
+    Ok(vec![g.builder().bit_cast(x, to)?])
+}
+
+/// An integer, in which no rounding moves, to a storage type, moved there, and back again.
+pub fn stored(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let x = g.value(choices, |ty| ty.dtype.is_int() && !ty.dims.is_empty())?;
+    let ty = g.ty(x);
+    let to = choices.pick(STORAGE);
+    let mut packed = g.builder().cast(x, to)?;
+    packed = match choices.below(4) {
+        0 => packed,
+        1 => {
+            let perm: Vec<usize> = (0..ty.dims.len()).rev().collect();
+            g.builder().transpose(packed, &perm)?
+        }
+        2 => g.builder().concat(&[packed, packed], ty.dims.len() - 1)?,
+        _ => {
+            let extent = ty.dims[0].as_const().filter(|&extent| extent > 1).ok_or("nothing to cut off")?;
+            g.builder().slice_axis(packed, 0, Expr::constant(1), Expr::constant(extent - 1))?
+        }
+    };
+    Ok(vec![g.builder().cast(packed, choices.pick(&[ty.dtype, DType::F32]))?])
+}
+
+const STORAGE: &[DType] = &[
+    DType::I4,
+    DType::U4,
+    DType::I2,
+    DType::U2,
+    DType::F4E2M1,
+    DType::F8E4M3FN,
+    DType::F8E4M3FNUZ,
+    DType::F8E5M2,
+    DType::F8E5M2FNUZ,
+];
+
 pub fn expand(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let x = g.value(choices, |ty| ty.dims.len() < 5)?;
     let mut dims = g.ty(x).dims;

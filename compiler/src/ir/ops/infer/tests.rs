@@ -233,6 +233,20 @@ fn pools_round_down_or_up() {
 }
 
 #[test]
+fn regions_are_pooled_into_bins() {
+    let spec = RegionPool { kind: RegionKind::Mean, bins: [7, 5], samples: 0, half_pixel: true, scale: 1.0 };
+    let operands = ["f16[b;3;h;8]", "f32[n;4]", "i64[n]"];
+    check(&Op::RegionPool(spec), &operands, "f16[n;3;7;5]");
+    check(&Op::RegionPool(spec), &["f16[b;3;h;8]", "f32[n;4]", "i64[m]"], "f16[n;3;7;5] | n = m");
+    refuse(&Op::RegionPool(spec), &["f16[b;3;h;8]", "f16[n;4]", "i64[n]"], "regions is f16, and f32 or f64 is needed");
+    let empty = ["f16[b;3;h;0]", "f32[n;4]", "i64[n]"];
+    refuse(&Op::RegionPool(spec), &empty, "the extent of axis 3 of x is 0, which is less than 1");
+    refuse(&Op::RegionPool(RegionPool { bins: [0, 5], ..spec }), &operands, "there are 0x5 bins");
+    let elements = RegionPool { kind: RegionKind::Elements, ..spec };
+    refuse(&Op::RegionPool(elements), &operands, "bins of whole elements have no samples");
+}
+
+#[test]
 fn reductions_keep_their_axes() {
     let sum = Op::Reduce(Reduce { kind: ReduceKind::Sum, axes: Axes::of([1, 2]) });
     check(&sum, &["f32[n;3;h]"], "f32[n;1;1]");

@@ -1,9 +1,11 @@
-//! Windows over spatial axes, and pooling.
+//! Windows over spatial axes, and pooling, of regions too.
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{MAX_SPATIAL, Pool, PoolKind, Window};
+use lapidary_runtime::op::{MAX_SPATIAL, Pool, PoolKind, RegionKind, RegionPool, Window};
 
-use super::{Inference, Operands, check_dtype, check_rank, is_arithmetic, is_arithmetic_float, tensor};
+use super::{
+    Inference, Operands, check_dtype, check_rank, check_same_dtype, is_arithmetic, is_arithmetic_float, tensor,
+};
 use crate::ir::{Expr, Type};
 
 /// Results y and, of a maximum, the `i64` indices; `dims` are the spatial extents of both.
@@ -45,6 +47,39 @@ pub(super) fn pool(
         types.push(tensor(DType::I64, dims));
     }
     Ok(types)
+}
+
+/// Regions of images in a fixed number of bins.
+pub(super) fn region_pool(
+    spec: &RegionPool,
+    inputs: &[Option<&Type>],
+    cx: &mut Inference<'_>,
+) -> Result<Vec<Type>, String> {
+    let operands = Operands::new(inputs, &["x", "regions", "images"], 3)?;
+    let [x, regions, images] = [operands.get(0)?, operands.get(1)?, operands.get(2)?];
+    check_dtype("x", x, "a float type", is_arithmetic_float)?;
+    check_dtype("regions", regions, "f32 or f64", |dtype| matches!(dtype, DType::F32 | DType::F64))?;
+    check_same_dtype("images", images, DType::I64)?;
+    for (name, ty, rank) in [("x", x, 4), ("regions", regions, 2), ("images", images, 1)] {
+        check_rank(name, ty, rank)?;
+    }
+    cx.agree("the numbers of regions and images", &regions.dims[0], &images.dims[0])?;
+    cx.agree("the sides of a region", &regions.dims[1], &Expr::constant(4))?;
+    for axis in [2, 3] {
+        cx.at_least(&format!("the extent of axis {axis} of x"), &x.dims[axis], 1)?;
+    }
+    if spec.bins.contains(&0) {
+        return Err(format!("there are {}x{} bins", spec.bins[0], spec.bins[1]));
+    }
+    match spec.kind {
+        RegionKind::Elements if spec.samples != 0 || spec.half_pixel => {
+            return Err("bins of whole elements have no samples".to_owned());
+        }
+        RegionKind::Mean | RegionKind::Max | RegionKind::Elements => {}
+    }
+    let bins = spec.bins.map(|bins| Expr::constant(i64::from(bins)));
+    let dims = [regions.dims[0].clone(), x.dims[1].clone()].into_iter().chain(bins);
+    Ok(vec![tensor(x.dtype, dims.collect())])
 }
 
 /// The stated extent is what rounding down or rounding up gives.

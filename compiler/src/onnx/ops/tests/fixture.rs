@@ -31,6 +31,7 @@ pub enum Attr {
     Int(i64),
     Ints(&'static [i64]),
     Float(f32),
+    Floats(&'static [f32]),
     Text(&'static str),
     Texts(&'static [&'static str]),
     /// A graph: the case's, without its operator set.
@@ -221,6 +222,7 @@ fn attribute(name: &str, value: &Attr) -> AttributeProto {
         Attr::Int(value) => AttributeProto { i: Some(*value), r#type: of(AttributeType::Int), ..named },
         Attr::Ints(values) => AttributeProto { ints: values.to_vec(), r#type: of(AttributeType::Ints), ..named },
         Attr::Float(value) => AttributeProto { f: Some(*value), r#type: of(AttributeType::Float), ..named },
+        Attr::Floats(values) => AttributeProto { floats: values.to_vec(), r#type: of(AttributeType::Floats), ..named },
         Attr::Texts(texts) => {
             let strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
             AttributeProto { strings, r#type: of(AttributeType::Strings), ..named }

@@ -6,6 +6,7 @@
 mod bodies;
 mod convert;
 mod counted;
+mod dynamic_lstm;
 mod fixture;
 mod layers;
 mod movement;
@@ -13,5 +14,6 @@ mod numeric;
 mod quantized;
 mod random;
 mod refused;
+mod regions;
 mod sequences;
 mod windows;

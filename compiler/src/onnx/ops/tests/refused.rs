@@ -27,17 +27,6 @@ fn attention_says_what_does_not_fit() {
 }
 
 #[test]
-fn samples_that_the_data_counts_are_refused() {
-    let case = Case::new(16)
-        .input("x", DType::F32, &["1", "2", "8", "8"])
-        .input("rois", DType::F32, &["3", "4"])
-        .input("images", DType::I64, &["3"])
-        .node("RoiAlign", "x rois images", "y", &[]);
-    let what = "RoiAlign with sampling_ratio 0 is not supported: the number of samples depends on the data";
-    assert_eq!(case.fault(), what);
-}
-
-#[test]
 fn what_is_quadratic_is_bounded() {
     let case = Case::new(20).input("x", DType::F32, &["1", "5000", "1"]).node("DFT", "x _ axis", "y", &[]);
     assert_eq!(case.ints("axis", &[1]).fault(), "a Fourier transform of length 5000 is not supported");
