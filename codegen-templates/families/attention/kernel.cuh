@@ -61,6 +61,15 @@ struct Place {
     const i64 row = Policy::MASK == SCORE_MASK ? query * p.mask_strides[2] : 0;
     return load_const_if(query < p.queries && key < p.keys, mask + row + key * p.mask_strides[3]);
   }
+  // Two of them in one word, for keys that follow each other, the first of them even. T is a half.
+  LAPIDARY_FN u32 masked_pair(const Params& p, int query, int key) const {
+    if constexpr (Policy::MASK_PAIRED) {
+      const i64 row = Policy::MASK == SCORE_MASK ? query * p.mask_strides[2] : 0;
+      return load_const_if(query < p.queries && key < p.keys, reinterpret_cast<const u32*>(mask + row + key));
+    } else {
+      return masked(p, query, key).bits | static_cast<u32>(masked(p, query, key + 1).bits) << 16;
+    }
+  }
   // Whether a query sees a key, both of which may be beyond the end.
   static LAPIDARY_FN bool sees(const Params& p, int query, int key) {
     return key < p.keys && (!Policy::CAUSAL || key <= query);
@@ -151,18 +160,20 @@ struct Mma {
   static LAPIDARY_FN float weight(float x) { return exp2_approx(MASKED ? x * LOG2_E : x); }
 
   // Requests ROWS rows of x into shared memory, of which the first `rows` are there and have COLUMNS elements; zeros are
-  // beyond.
+  // beyond. As many threads as a power of two share a row, so that a thread stays in its column.
   template <class Tile, int ROWS, int COLUMNS>
-  static LAPIDARY_FN void fetch(u32 at, const T* x, i64 row_stride, int rows) {
-    constexpr int RUNS = (COLUMNS + 15) / 16 * 2, COUNT = ROWS * RUNS;
-    const int stride = static_cast<int>(row_stride);
+  static LAPIDARY_FN void fetch(u32 at, const T* x, i64 stride, int rows) {
+    constexpr int PADDED = (COLUMNS + 15) / 16 * 16, LINE = PADDED <= 16 ? 2 : PADDED <= 32 ? 4 : PADDED <= 64 ? 8 : PADDED <= 128 ? 16 : 32;
+    constexpr int STEP = THREADS / LINE;
+    const int first = static_cast<int>(threadIdx.x) / LINE, col = static_cast<int>(threadIdx.x) % LINE * 8;
+    if (LINE * 8 != PADDED && col >= PADDED) return;
+    const T* from = x + first * stride + col;
 #pragma unroll
-    for (int i = 0; i < COUNT; i += THREADS) {
-      const int run = i + static_cast<int>(threadIdx.x);
-      if (COUNT % THREADS != 0 && run >= COUNT) continue;
-      const int row = run / RUNS, col = run % RUNS * 8;
-      const bool there = row < rows && col < COLUMNS;
-      cp_async<16>(at + Tile::offset(row, col), x + static_cast<i64>(row) * stride + col, there ? 16 : 0);
+    for (int i = 0; i < ROWS; i += STEP) {
+      if (ROWS % STEP != 0 && i + first >= ROWS) continue;
+      const bool there = i + first < rows && (PADDED == COLUMNS || col < COLUMNS);
+      cp_async<16>(at + Tile::offset(i + first, col), from, there ? 16 : 0);
+      from += STEP * stride;
     }
   }
   LAPIDARY_FN void fetch_keys(u32 at, int key) const {
@@ -231,23 +242,22 @@ struct Mma {
   LAPIDARY_FN int query_of(int i, int r) const { return place.first + warp_m + i * 16 + lane / 4 + r / 2 * 8; }
   LAPIDARY_FN int key_of(int key, int j, int r) const { return key + j * 8 + lane % 4 * 2 + r % 2; }
 
-  // The mask's part for a tile. Queries that share a row share its elements.
-  static constexpr int MASK_ROWS = Policy::MASK == SCORE_MASK ? MI : 1, MASK_WORDS = Policy::MASK == SCORE_MASK ? 4 : 2;
-  LAPIDARY_FN void load_mask(T (&m)[MASK_ROWS][NI][MASK_WORDS], int key) const {
+  // The mask's part for a tile, in pairs of keys. Queries that share a row share its elements.
+  static constexpr bool MASK_SHARED = Policy::MASK != SCORE_MASK;
+  static constexpr int MASK_ROWS = MASK_SHARED ? 1 : MI, MASK_PAIRS = MASK_SHARED ? 1 : 2;
+  LAPIDARY_FN void load_mask(u32 (&m)[MASK_ROWS][NI][MASK_PAIRS], int key) const {
     if constexpr (MASKED) {
 #pragma unroll
       for (int i = 0; i < MASK_ROWS; ++i)
 #pragma unroll
         for (int j = 0; j < NI; ++j)
 #pragma unroll
-          for (int r = 0; r < MASK_WORDS; ++r) {
-            m[i][j][r] = place.masked(p, Policy::MASK == SCORE_MASK ? query_of(i, r) : 0, key_of(key, j, r));
-          }
+          for (int h = 0; h < MASK_PAIRS; ++h) m[i][j][h] = place.masked_pair(p, MASK_SHARED ? 0 : query_of(i, h * 2), key_of(key, j, 0));
     }
   }
 
   // From products to weights, with the sums so far brought to the same largest score.
-  LAPIDARY_FN void weigh(float (&s)[MI][NI][4], const T (&m)[MASK_ROWS][NI][MASK_WORDS], int key) {
+  LAPIDARY_FN void weigh(float (&s)[MI][NI][4], const u32 (&m)[MASK_ROWS][NI][MASK_PAIRS], int key) {
     const float factor = MASKED ? p.scale : p.scale * LOG2_E;
     // Only tiles at the end of the keys, or on the diagonal, have scores that do not count.
     const bool edge = key + WN > p.keys || (Policy::CAUSAL && key + WN - 1 > place.first + warp_m);
@@ -256,9 +266,11 @@ struct Mma {
 #pragma unroll
       for (int j = 0; j < NI; ++j)
 #pragma unroll
-        for (int r = 0; r < 4; ++r) {
-          s[i][j][r] *= factor;
-          if constexpr (MASKED) s[i][j][r] += to_float(m[i % MASK_ROWS][j][r % MASK_WORDS]);
+        for (int h = 0; h < 2; ++h) {
+          float add[2] = {};
+          if constexpr (MASKED) unpack_x2<T>(m[i % MASK_ROWS][j][h % MASK_PAIRS], add[0], add[1]);
+#pragma unroll
+          for (int r = 0; r < 2; ++r) s[i][j][h * 2 + r] = s[i][j][h * 2 + r] * factor + add[r];
         }
       if (edge) {
 #pragma unroll
@@ -394,7 +406,7 @@ struct Mma {
       float s[MI][NI][4];
       const bool seen = !Policy::CAUSAL || key < place.first + warp_m + WM;
       if (seen) {
-        T m[MASK_ROWS][NI][MASK_WORDS];
+        u32 m[MASK_ROWS][NI][MASK_PAIRS];
         load_mask(m, key);
         multiply_keys(s, q, queries, stage);
         weigh(s, m, key);

@@ -6,6 +6,7 @@ use super::{Job, Mask};
 use crate::arch::Limits;
 use crate::candidate::Answer;
 use crate::cost::{self, Clocks, Wave};
+use crate::extent::Expr;
 use crate::problem::Strided;
 
 /// A tile of scores and the warps that share it.
@@ -69,17 +70,18 @@ impl Tile {
         queries + (stages * stage).max(parts)
     }
 
-    /// Registers of a thread, about: sums, scores, queries where they are held, the mask's elements, and the rest.
+    /// Registers of a thread, about: sums, scores, queries where they are held, the mask's elements with the loads under
+    /// way, and the rest.
     fn registers(&self, [depth, width]: [u32; 2], mask: &Mask) -> u32 {
         let [wm, wn] = self.warp();
         let [depth, width] = [depth, width].map(|depth| depth.next_multiple_of(16));
         let held = if wm / 16 * (depth + width) <= 256 { wm * depth / 64 } else { wm / 4 };
         let masked = match mask {
             Mask::None => 0,
-            Mask::Keys(_) => wn / 4,
-            Mask::Scores(_) => wm * wn / 32,
+            Mask::Keys(_) => wn / 8 * 5 / 2,
+            Mask::Scores(_) => wm * wn / 64 * 7 / 2,
         };
-        wm * width / 32 + wm * wn / 32 + held + masked + 60
+        wm * width / 32 + wm * wn / 32 + held + masked + 40
     }
 }
 
@@ -142,6 +144,13 @@ impl Job<'_> {
         Ok(shared)
     }
 
+    /// Whether the mask's elements of keys 2 k and 2 k + 1 are one aligned word.
+    fn mask_is_paired(&self) -> bool {
+        let (Mask::Keys(strides) | Mask::Scores(strides)) = &self.mask else { return false };
+        let even = |expr: &Expr| self.shapes.is_multiple(expr, 2);
+        strides[3].is(1) && strides[..3].iter().all(even) && even(&self.keys)
+    }
+
     fn offer_mma_tile(
         &self,
         key: String,
@@ -152,6 +161,7 @@ impl Job<'_> {
     ) {
         let Tile { bm, bn, warps } = *tile;
         let mut call = self.call("mma", bm);
+        call.constant("bool", &format!("MASK_PAIRED = {}", self.mask_is_paired()));
         let int = |name, value: u32| (name, i64::from(value));
         call.ints(&[int("BM", bm), int("BN", bn), int("WARPS_M", warps[0]), int("WARPS_N", warps[1])]);
         call.ints(&[int("D", depths[0]), int("E", depths[1]), int("STAGES", stages)]);

@@ -72,7 +72,7 @@ pub fn gathered(problem: &Problem, k: usize, written: Tensor) -> Tensor {
     let size = written.dtype.bits() / 8;
     let dims = extents(operand);
     let bytes = positions(&dims, place).into_iter().flat_map(|at| written.bytes[at * size..][..size].to_vec());
-    Tensor::new(written.dtype, dims.clone(), bytes.collect()).expect("as many bytes as the type asks for")
+    Tensor::new(written.dtype, dims.clone(), bytes.collect::<Vec<u8>>()).expect("as many bytes as the type asks for")
 }
 
 /// The program of the problem's graph, made one of the problem itself.
