@@ -24,6 +24,13 @@ pub struct Clocks {
     pub busy: f64,
 }
 
+impl Clocks {
+    /// Of as many such parts, one after the other.
+    pub fn times(self, count: f64) -> Clocks {
+        Clocks { latency: count * self.latency, busy: count * self.busy }
+    }
+}
+
 /// A launch whose blocks all do the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Wave {

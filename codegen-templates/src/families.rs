@@ -9,6 +9,8 @@ use crate::candidate::{Answer, Family, Shapes};
 use crate::packed;
 use crate::problem::Problem;
 
+#[path = "../families/attention/mod.rs"]
+pub mod attention;
 #[path = "../families/control/mod.rs"]
 pub mod control;
 #[path = "../families/conv/mod.rs"]
@@ -57,6 +59,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "pointwise", answer: pointwise::answer },
     Family { name: "reduce", answer: reduce::answer },
     Family { name: "softmax", answer: softmax::answer },
+    Family { name: "attention", answer: attention::answer },
     Family { name: "norm", answer: norm::answer },
     Family { name: "pool", answer: pool::answer },
     Family { name: "resize", answer: resize::answer },

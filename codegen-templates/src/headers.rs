@@ -21,6 +21,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("families/pointwise/kernel.cuh", include_str!("../families/pointwise/kernel.cuh")),
     ("families/reduce/kernel.cuh", include_str!("../families/reduce/kernel.cuh")),
     ("families/softmax/kernel.cuh", include_str!("../families/softmax/kernel.cuh")),
+    ("families/attention/kernel.cuh", include_str!("../families/attention/kernel.cuh")),
     ("families/norm/kernel.cuh", include_str!("../families/norm/kernel.cuh")),
     ("families/pool/kernel.cuh", include_str!("../families/pool/kernel.cuh")),
     ("families/region/kernel.cuh", include_str!("../families/region/kernel.cuh")),

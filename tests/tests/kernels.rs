@@ -65,7 +65,8 @@ fn case(name: &str, problem: Problem, arch: Arch) -> Result<Case, String> {
         }
         let inputs = problems::inputs(&problem, &graph, &symbol, set as u64 + 1);
         let outputs = eval::run(&graph, &inputs).map_err(|error| format!("set {set}: {error}"))?;
-        runs.push((inputs, outputs));
+        let spread = |(k, input)| problems::spread(&problem, k, input);
+        runs.push((inputs.into_iter().enumerate().map(spread).collect(), outputs));
         if graph.symbols.is_empty() {
             break;
         }
@@ -80,7 +81,7 @@ fn planned(problem: &Problem, arch: Arch, spread: Spread) -> Result<(Graph, Prog
     let graph = problems::graph(problem, spread)?;
     verify::verify(&graph).map_err(|errors| errors.join("; "))?;
     let program = lower(&graph, Target::Cuda(arch)).map_err(|errors| errors.to_string())?;
-    Ok((graph, program))
+    Ok((graph, problems::seen_through(problem, program, arch)))
 }
 
 /// Bytes of the arena with the first candidate.
@@ -137,6 +138,10 @@ fn work(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
     let largest = problem.outputs.iter().flatten().map(elements).fold(0.0, f64::max);
     match &problem.kind {
         Kind::MatMul(..) | Kind::Conv(..) | Kind::ConvTranspose(_) => largest * summed(problem, symbol),
+        Kind::Attention(..) => {
+            let keys = problem.inputs[1].as_ref().map_or(1, |keys| keys.dims[2].eval(symbol));
+            2.0 * largest * keys as f64
+        }
         _ => largest,
     }
 }
@@ -361,6 +366,7 @@ fn one(case: &Case, number: usize, arch: Arch, code: &BTreeMap<String, Vec<u8>>)
         for (k, expected) in expected.iter().enumerate() {
             let output = session.output(k).map_err(said)?;
             let given = Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec())?;
+            let given = problems::gathered(&case.problem, k, given);
             let tolerance = tolerance(&case.problem, expected.dtype, &values(set));
             let distance = distance(&given, expected, Whole::of(&case.problem, expected.dtype), tolerance);
             worst = worst.max(distance.map_err(|error| format!("set {set}, output {k}: {error}"))?);

@@ -85,6 +85,7 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
             let spread = 1.0 / f64::from(spec.hidden).sqrt();
             Tensor::from_f64s(dtype, dims, &(0..count).map(|_| spread * (2.0 * noise.unit() - 1.0)).collect::<Vec<_>>())
         }
+        (Kind::Attention(..), 3) => Tensor::from_f64s(dtype, dims.clone(), &masking(&dims, noise)),
         (Kind::Recurrent(_), 4) => integers((0..count).map(|_| noise.whole(1, data[0] as i64 + 1)).collect()),
         // Boxes from 0 to 2, so that about half of them overlap.
         (Kind::Suppress, 0) => {
@@ -115,6 +116,18 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
         }
         _ => plain(dtype, dims, Domain::Any, noise),
     }
+}
+
+/// A mask of attention: what hides a key in part, nearly, and altogether; some rows hide all.
+fn masking(dims: &[usize], noise: &mut Noise) -> Vec<f64> {
+    let row = dims.last().copied().unwrap_or(1);
+    let value = |k: usize, noise: &mut Noise| match noise.whole(0, 8) {
+        _ if row > 1 && k / row % 7 == 3 => f64::NEG_INFINITY,
+        0 => f64::NEG_INFINITY,
+        1 => -3e4,
+        _ => 2.0 * noise.unit() - 1.0,
+    };
+    (0..dims.iter().product()).map(|k| value(k, noise)).collect()
 }
 
 /// What of a type's numbers an operation is defined for.

@@ -1,9 +1,11 @@
 //! Kernel problems for tests: every kind of kernel, with odd extents, tails, and extents that only the run tells.
 
+mod attention;
 mod data;
 mod dense;
 mod graph;
 mod memory;
+mod places;
 mod storage;
 
 use lapidary_runtime::DType;
@@ -11,10 +13,19 @@ use lapidary_templates::{Operand, Problem};
 
 pub use data::inputs;
 pub use graph::{Spread, graph};
+pub use places::{gathered, seen_through, spread};
 
 /// Every problem with a name; names are not unique.
 pub fn all() -> Vec<(&'static str, Problem)> {
-    [dense::matmuls(), dense::convs(), dense::transposed(), memory::problems(), storage::problems()].concat()
+    let groups = [
+        dense::matmuls(),
+        dense::convs(),
+        dense::transposed(),
+        attention::problems(),
+        memory::problems(),
+        storage::problems(),
+    ];
+    groups.concat()
 }
 
 /// Operands are written as their extents: `b s 64`.
