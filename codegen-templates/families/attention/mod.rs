@@ -249,3 +249,6 @@ impl Mask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,13 @@ impl Tile {
 
     /// Columns of the result that a thread has: `E_PADDED / LANES` of `Simt`.
     fn columns(width: u32, size: u32) -> u32 {
-        let adjacent = if width <= LANES { 1 } else if width <= 2 * LANES { 2 } else { 16 / size };
+        let adjacent = if width <= LANES {
+            1
+        } else if width <= 2 * LANES {
+            2
+        } else {
+            16 / size
+        };
         adjacent * width.div_ceil(LANES * adjacent)
     }
 
