@@ -1,9 +1,9 @@
 // attention - y = softmax(scale q k^T + mask) v for each head, whose scores are never in memory (T. Dao,
 // "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning", 2023).
 //
-// Contract: see README.md. A block has some queries of one head and goes over the keys in tiles; of a query it keeps the
-// largest score so far, the sum of exp(score - largest) and the sums of values with these weights, and multiplies the
-// sums by exp(old - new) where the largest grows. No atomics: results repeat bit for bit.
+// Contract: see README.md. A block has some queries of one head and goes over the keys in tiles; of a query it keeps
+// the largest score so far, the sum of exp(score - largest) and the sums of values with these weights, and multiplies
+// the sums by exp(old - new) where the largest grows. No atomics: results repeat bit for bit.
 #pragma once
 
 #include "lapidary/mma_tile.cuh"
@@ -159,12 +159,11 @@ struct Mma {
 
   static LAPIDARY_FN float weight(float x) { return exp2_approx(MASKED ? x * LOG2_E : x); }
 
-  // Requests ROWS rows of x into shared memory, of which the first `rows` are there and have COLUMNS elements; zeros are
-  // beyond. As many threads as a power of two share a row, so that a thread stays in its column.
+  // Requests ROWS rows of x into shared memory, of which the first `rows` are there and have COLUMNS elements; zeros
+  // are beyond. A power of two of threads shares a row, so that a thread stays in its column.
   template <class Tile, int ROWS, int COLUMNS>
   static LAPIDARY_FN void fetch(u32 at, const T* x, i64 stride, int rows) {
-    constexpr int PADDED = (COLUMNS + 15) / 16 * 16, LINE = PADDED <= 16 ? 2 : PADDED <= 32 ? 4 : PADDED <= 64 ? 8 : PADDED <= 128 ? 16 : 32;
-    constexpr int STEP = THREADS / LINE;
+    constexpr int PADDED = (COLUMNS + 15) / 16 * 16, LINE = 2 << log2_floor(PADDED / 8 - 1), STEP = THREADS / LINE;
     const int first = static_cast<int>(threadIdx.x) / LINE, col = static_cast<int>(threadIdx.x) % LINE * 8;
     if (LINE * 8 != PADDED && col >= PADDED) return;
     const T* from = x + first * stride + col;
@@ -224,7 +223,10 @@ struct Mma {
 #pragma unroll
       for (int i = 0; i < MI; ++i)
 #pragma unroll
-        for (int r = 0; r < 4; ++r) a[i][r] = pack_x2<T>(s[i][step * 2 + r / 2][r % 2 * 2], s[i][step * 2 + r / 2][r % 2 * 2 + 1]);
+        for (int r = 0; r < 4; ++r) {
+          const float(&pair)[4] = s[i][step * 2 + r / 2];
+          a[i][r] = pack_x2<T>(pair[r % 2 * 2], pair[r % 2 * 2 + 1]);
+        }
 #pragma unroll
       for (int j = 0; j < EI / 2; ++j) {
         u32 b[4];
@@ -252,7 +254,9 @@ struct Mma {
 #pragma unroll
         for (int j = 0; j < NI; ++j)
 #pragma unroll
-          for (int h = 0; h < MASK_PAIRS; ++h) m[i][j][h] = place.masked_pair(p, MASK_SHARED ? 0 : query_of(i, h * 2), key_of(key, j, 0));
+          for (int h = 0; h < MASK_PAIRS; ++h) {
+            m[i][j][h] = place.masked_pair(p, MASK_SHARED ? 0 : query_of(i, h * 2), key_of(key, j, 0));
+          }
     }
   }
 
@@ -317,7 +321,9 @@ struct Mma {
         if (part > 0) {
           float* to = parts + ((part - 1) * BM + row) * PART_STRIDE;
 #pragma unroll
-          for (int j = 0; j < EI; ++j) store(to + j * 8 + lane % 4 * 2, Vec<float, 2>{{o[i][j][h * 2], o[i][j][h * 2 + 1]}});
+          for (int j = 0; j < EI; ++j) {
+            store(to + j * 8 + lane % 4 * 2, Vec<float, 2>{{o[i][j][h * 2], o[i][j][h * 2 + 1]}});
+          }
           if (lane % 4 == 0) store(to + E_PADDED, Vec<float, 2>{{top[i][h], sum[i][h]}});
         }
       }

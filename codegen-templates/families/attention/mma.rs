@@ -2,7 +2,7 @@
 
 use lapidary_runtime::DType;
 
-use super::{Job, Mask};
+use super::{CACHED, Job, Mask};
 use crate::arch::Limits;
 use crate::candidate::Answer;
 use crate::cost::{self, Clocks, Wave};
@@ -202,7 +202,8 @@ fn step(limits: &Limits, tile: &Tile, [depth, width]: [u32; 2], mask: &Mask) -> 
         Mask::Scores(_) => 5.0,
     };
     let elements = f64::from(tile.bm * tile.bn);
-    let busy = elements * both / rate + elements * (SCORE + of_mask) / ISSUED;
+    let computing = elements * both / rate + elements * (SCORE + of_mask) / ISSUED;
+    let busy = cost::overlapped(computing, f64::from(tile.bn * (depth + width) * SIZE) / CACHED);
     let alone = wm * wn * both / (limits.mma_f16 / 4.0 * RATE) + wm * wn / 32.0 * (SCORE + of_mask) * 1.5;
     let waits = if matches!(mask, Mask::None) { BARRIER } else { BARRIER + LOADS };
     Clocks { latency: waits + alone, busy }

@@ -20,6 +20,8 @@ use crate::{print, tile, view};
 const FAMILY: &str = "attention";
 /// The largest depth of the tiled kernels.
 const DEEPEST: i64 = 256;
+/// Bytes that an SM reads of the L2 cache a clock: each block of a head reads its keys and values again.
+const CACHED: f64 = 40.0;
 
 /// Implementations of attention.
 pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
@@ -249,3 +251,6 @@ impl Mask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use lapidary_runtime::DType;
 
-use super::Job;
+use super::{CACHED, Job};
 use crate::candidate::Answer;
 use crate::cost::{self, Clocks, Wave};
 use crate::extent::Expr;
@@ -53,7 +53,13 @@ impl Tile {
 
     /// Columns of the result that a thread has: `E_PADDED / LANES` of `Simt`.
     fn columns(width: u32, size: u32) -> u32 {
-        let adjacent = if width <= LANES { 1 } else if width <= 2 * LANES { 2 } else { 16 / size };
+        let adjacent = if width <= LANES {
+            1
+        } else if width <= 2 * LANES {
+            2
+        } else {
+            16 / size
+        };
         adjacent * width.div_ceil(LANES * adjacent)
     }
 
@@ -123,7 +129,8 @@ impl Job<'_> {
         const SCORE: f64 = 24.0;
         const LOADS: f64 = 1200.0;
         let busy = f64::from(bm * bn) * (f64::from(depths[0] + depths[1]) + SCORE) / (rate * by_thread);
-        let step = Clocks { latency: LOADS + busy, busy };
+        let read = f64::from(bn * (depths[0] + depths[1]) * tile::bytes(self.dtype)) / CACHED;
+        let step = Clocks { latency: LOADS + busy, busy: busy + read };
         let outputs = f64::from(bm * depths[1]);
         let wave = Wave {
             blocks: self.typical(&self.blocks(bm)),
