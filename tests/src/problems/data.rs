@@ -124,7 +124,7 @@ fn masking(dims: &[usize], noise: &mut Noise) -> Vec<f64> {
     let value = |k: usize, noise: &mut Noise| match noise.whole(0, 8) {
         _ if row > 1 && k / row % 7 == 3 => f64::NEG_INFINITY,
         0 => f64::NEG_INFINITY,
-        1 => -3e4,
+        1 => -60.0,
         _ => 2.0 * noise.unit() - 1.0,
     };
     (0..dims.iter().product()).map(|k| value(k, noise)).collect()
