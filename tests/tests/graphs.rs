@@ -7,6 +7,7 @@ use std::path::Path;
 use lapidary::lower::Target;
 use lapidary::onnx;
 use lapidary::passes::Precision;
+use lapidary::plan::Arena;
 use lapidary::profiles::Profiles;
 use lapidary_tests::root;
 
@@ -25,6 +26,13 @@ fn counts(path: &Path) -> String {
         let target: Target = target.parse().expect("a target");
         let planned = lapidary::plan_for(&graph, target).unwrap_or_else(|errors| panic!("{name}: {errors}"));
         let arena = planned.plan.arenas.iter().map(|arena| arena.bytes).max().unwrap_or(0);
+        for arena in &planned.plan.arenas {
+            let Arena { bytes, least_bytes, .. } = arena;
+            assert!(
+                *bytes as f64 <= 1.05 * *least_bytes as f64,
+                "{name}: {bytes} bytes, and {least_bytes} live at once"
+            );
+        }
         let (steps, kernels) = (planned.plan.step_count(), planned.kernels.kernels.len());
         write!(line, "{steps:>8}{kernels:>4}{:>7}", arena >> 10).expect("a string grows");
     }

@@ -1,7 +1,9 @@
-//! Arena offsets: largest buffers first, each at the lowest offset that is free for its whole life.
+//! Arena offsets: one buffer after the other, each at the lowest offset that is free for its whole life.
 //!
-//! Y. Pisarchyk, J. Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020), greedy by size.
+//! Y. Pisarchyk, J. Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020): greedy by size. No order is best
+//! for all graphs, so a few are tried, and the smallest arena is taken.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::lifetime::Lifetime;
@@ -11,15 +13,44 @@ use crate::lower::{BufferId, Program};
 /// Every buffer starts at a multiple of this many bytes: what the widest vector access and a TMA tensor map need.
 pub const ALIGNMENT: u64 = 256;
 
+/// A buffer to be placed.
+#[derive(Clone, Copy)]
+struct Item {
+    id: BufferId,
+    bytes: u64,
+    lifetime: Lifetime,
+}
+
+impl Item {
+    fn steps(&self) -> u64 {
+        (self.lifetime.last - self.lifetime.first + 1) as u64
+    }
+}
+
 /// Places every buffer.
 pub fn pack(lifetimes: &BTreeMap<BufferId, Lifetime>, size: impl Fn(BufferId) -> u64) -> Arena {
-    let mut order: Vec<(BufferId, u64)> =
-        lifetimes.keys().map(|&id| (id, size(id).next_multiple_of(ALIGNMENT))).collect();
-    order.sort_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+    let item = |(&id, &lifetime): (&BufferId, &Lifetime)| {
+        let bytes = size(id).next_multiple_of(ALIGNMENT);
+        Item { id, bytes, lifetime }
+    };
+    let mut items: Vec<Item> = lifetimes.iter().map(item).collect();
+    let largest = |item: &Item| (Reverse(item.bytes), 0, item.id);
+    let most = |item: &Item| (Reverse(item.bytes.saturating_mul(item.steps())), 0, item.id);
+    let longest = |item: &Item| (Reverse(item.steps()), u64::MAX - item.bytes, item.id);
+    let orders: [&dyn Fn(&Item) -> (Reverse<u64>, u64, BufferId); 3] = [&largest, &most, &longest];
+    let arenas = orders.map(|order| {
+        items.sort_by_key(order);
+        place(&items)
+    });
+    let best = arenas.into_iter().min_by_key(|arena| arena.bytes).unwrap_or_default();
+    Arena { least_bytes: least(&items), ..best }
+}
+
+/// Places the buffers in this order.
+fn place(items: &[Item]) -> Arena {
     let mut placed: Vec<(u64, u64, Lifetime)> = Vec::new();
     let mut arena = Arena::default();
-    for (id, bytes) in order {
-        let lifetime = lifetimes[&id];
+    for &Item { id, bytes, lifetime } in items {
         let offset = lowest_gap(&placed, &lifetime, bytes);
         let at = placed.partition_point(|&(start, _, _)| start <= offset);
         placed.insert(at, (offset, offset + bytes, lifetime));
@@ -27,6 +58,21 @@ pub fn pack(lifetimes: &BTreeMap<BufferId, Lifetime>, size: impl Fn(BufferId) ->
         arena.bytes = arena.bytes.max(offset + bytes);
     }
     arena
+}
+
+/// The most bytes that live at once: no arena is smaller.
+fn least(items: &[Item]) -> u64 {
+    let mut changes: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    for item in items {
+        changes.entry(item.lifetime.first).or_default().0 += item.bytes;
+        changes.entry(item.lifetime.last + 1).or_default().1 += item.bytes;
+    }
+    let mut live = 0;
+    let peaks = changes.values().map(|(born, gone)| {
+        live = live + born - gone;
+        live
+    });
+    peaks.max().unwrap_or(0)
 }
 
 /// The lowest offset at which `bytes` are free; `placed` is sorted by start.
@@ -64,5 +110,6 @@ mod tests {
         assert_eq!(arena.bytes, 2048);
         assert_eq!(arena.offsets[&BufferId(0)], arena.offsets[&BufferId(2)]);
         assert_ne!(arena.offsets[&BufferId(0)], arena.offsets[&BufferId(1)]);
+        assert_eq!(arena.least_bytes, 2048);
     }
 }

@@ -52,6 +52,8 @@ pub struct Scratch {
 #[derive(Clone, Debug, Default)]
 pub struct Arena {
     pub bytes: u64,
+    /// The most bytes that live at once; no arena can be smaller.
+    pub least_bytes: u64,
     pub offsets: BTreeMap<BufferId, u64>,
 }
 
