@@ -6,6 +6,7 @@
 mod canon;
 mod clean;
 mod fuse;
+mod matching;
 pub mod precision;
 
 use crate::ir::{self, Graph, NodeId, Patch};
@@ -45,9 +46,19 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
+        name: "unit-axes",
+        because: "axes of extent 1 that come and go around a transpose hide what it moves",
+        kind: Kind::Rule(canon::unit_axes::rewrite),
+    },
+    Pass {
         name: "transpose-chain",
         because: "transposes that meet cancel or merge",
         kind: Kind::Rule(canon::transpose::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "transposes of axes of extent 1 have become reshapes",
+        kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
         name: "scalar-operand",
@@ -63,6 +74,31 @@ pub const PIPELINE: &[Pass] = &[
         name: "dead-code",
         because: "what nothing reads must not count as a use",
         kind: Kind::Sweep(clean::dead::run),
+    },
+    Pass {
+        name: "reduction",
+        because: "a sum with the step around it is one reduction, and the mean that norms are made of",
+        kind: Kind::Rule(canon::reduction::rewrite),
+    },
+    Pass {
+        name: "norm",
+        because: "a row is read once for its statistics and its result; steps must still be nodes of their own",
+        kind: Kind::Rule(canon::norm::rewrite),
+    },
+    Pass {
+        name: "norm-operand",
+        because: "scale, bias and conversions of a norm cost nothing inside of it",
+        kind: Kind::Rule(canon::norm_operand::rewrite),
+    },
+    Pass {
+        name: "group-norm",
+        because: "what is left without factors may be a norm of groups, whose factors stand behind a reshape",
+        kind: Kind::Rule(canon::group_norm::rewrite),
+    },
+    Pass {
+        name: "softmax",
+        because: "a row is read once for its maximum, sum and result; steps must still be nodes of their own",
+        kind: Kind::Rule(canon::softmax::rewrite),
     },
     Pass {
         name: "matmul-transpose",

@@ -9,6 +9,7 @@ mod dense;
 mod index;
 mod movement;
 mod region;
+mod spelled;
 
 use lapidary::ir::builder::Builder;
 use lapidary::ir::{Expr, Graph, Origin, Range, Symbol, SymbolSource, Type, ValueId};
@@ -164,6 +165,12 @@ const KINDS: &[Kind] = &[
     index::gather_nd,
     index::scatter_elements,
     index::scatter_nd,
+    spelled::norm,
+    spelled::norm,
+    spelled::group_norm,
+    spelled::softmax,
+    spelled::reduction,
+    spelled::unit_axes,
 ];
 
 impl Grower<'_> {

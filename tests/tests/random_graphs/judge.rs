@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use lapidary::ir::eval::{self, Tensor, Values};
-use lapidary::ir::{Def, Expr, Graph, Op, SymbolSource, Type, ValueId};
+use lapidary::ir::{Def, Expr, Graph, Op, Program, SymbolSource, Type, ValueId};
 use lapidary_runtime::DType;
+use lapidary_runtime::op::{Instr, ScalarOp};
 
 use super::data::Random;
 
@@ -26,6 +27,9 @@ pub enum Expected {
 /// How many perturbed evaluations measure an allowance; [`SECOND_LOOK`] where the first ones were exceeded.
 const LOOKS: u64 = 5;
 const SECOND_LOOK: u64 = 150;
+
+/// A magnitude whose units in the last place are about the smallest numbers of an `f32`.
+const UNDERFLOWS: f64 = 1e-37;
 
 /// Units in the last place of an operation's type by which its operands and results move.
 const UNITS: f64 = 6.0;
@@ -46,13 +50,22 @@ pub struct Looks {
     outputs: Vec<Vec<Tensor>>,
     /// The largest finite float of 32 bits or fewer that was met.
     peak: f64,
-    /// Whether the graph divides by deviations, which make zeros of everything where they are infinite.
+    /// Whether the graph divides by deviations, as an operation or written out, which make zeros of everything where they
+    /// are infinite.
     normalizes: bool,
 }
 
 fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks {
     let symbols = symbols(graph, inputs);
-    let normalizes = |id| matches!(graph.node(id).op, Op::Norm(_) | Op::GroupNorm(_));
+    let has_root = |program: &Program| {
+        let rooted = |step: &Instr| matches!(step.op, ScalarOp::Sqrt | ScalarOp::Rsqrt | ScalarOp::Pow);
+        program.steps.iter().any(rooted)
+    };
+    let normalizes = |id| match &graph.node(id).op {
+        Op::Norm(_) | Op::GroupNorm(_) => true,
+        Op::Pointwise(program) => has_root(program),
+        _ => false,
+    };
     let mut looks = Looks { normalizes: graph.order().into_iter().any(normalizes), ..Looks::default() };
     for seed in seeds {
         let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: symbols.clone(), peak: 0.0 };
@@ -91,7 +104,7 @@ pub fn bit_difference(graph: &Graph, expected: &[Tensor], given: &[Tensor]) -> O
     })
 }
 
-/// Squares of larger numbers are beyond an `f32`, in which a kernel may form them.
+/// Squares of larger numbers are beyond an `f32`, in which a kernel, or the graph as written, may form them.
 const SQUARE_IS_FINITE: f64 = 1e18;
 
 fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Option<(usize, String)> {
@@ -107,7 +120,8 @@ fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Opti
             let others: Vec<f64> = moved.iter().map(|values| values[i]).collect();
             let allowed = Allowed::of(expected.dtype, x[i], &others);
             let equal = if exact { word(expected, i) == word(given, i) } else { false };
-            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.normalizes || !y[i].is_finite());
+            let infinite = !x[i].is_finite() || !y[i].is_finite();
+            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.normalizes || infinite);
             (!equal && !overflow && !allowed.admits(y[i])).then(|| {
                 (
                     k,
@@ -319,6 +333,8 @@ impl Shaker {
                     // Here it is the operand's elements that may cancel.
                     Op::Resize(..) => largest_of(&moved),
                     Op::Softmax(spec) if spec.log => largest_of(&moved),
+                    // A logarithm behind keeps what underflows.
+                    Op::Softmax(_) => UNDERFLOWS,
                     _ => 0.0,
                 };
                 results.into_iter().map(|x| self.shake(x, floor)).collect()

@@ -1,7 +1,13 @@
 //! Canonical forms: one spelling for what exporters spell in many ways.
 
 pub mod fold;
+pub mod group_norm;
 pub mod identity;
+pub mod norm;
+pub mod norm_operand;
+pub mod reduction;
 pub mod reshape;
 pub mod scalar;
+pub mod softmax;
 pub mod transpose;
+pub mod unit_axes;

@@ -8,7 +8,7 @@ pub mod pointwise;
 use crate::ir::{Graph, NodeId, Use, ValueId};
 
 /// The one node that uses a value, if nothing else does.
-fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
+pub fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
     match graph.uses(value).as_slice() {
         [Use::Operand(first, _), rest @ ..] => {
             rest.iter().all(|other| matches!(other, Use::Operand(node, _) if node == first)).then_some(*first)
