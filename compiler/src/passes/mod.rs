@@ -46,9 +46,9 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
-        name: "unit-axes",
-        because: "axes of extent 1 that come and go around a transpose hide what it moves",
-        kind: Kind::Rule(canon::unit_axes::rewrite),
+        name: "transpose-view",
+        because: "axes that come and go around a transpose, or are one for its while, hide what it moves",
+        kind: Kind::Rule(canon::transpose_view::rewrite),
     },
     Pass {
         name: "transpose-chain",

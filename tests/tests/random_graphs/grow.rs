@@ -170,7 +170,7 @@ const KINDS: &[Kind] = &[
     spelled::group_norm,
     spelled::softmax,
     spelled::reduction,
-    spelled::unit_axes,
+    spelled::transpose_view,
 ];
 
 impl Grower<'_> {

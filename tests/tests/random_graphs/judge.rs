@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use lapidary::ir::eval::{self, Tensor, Values};
 use lapidary::ir::{Def, Expr, Graph, Op, Program, SymbolSource, Type, ValueId};
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Instr, ScalarOp};
+use lapidary_runtime::op::ScalarOp;
 
 use super::data::Random;
 
@@ -27,9 +27,6 @@ pub enum Expected {
 /// How many perturbed evaluations measure an allowance; [`SECOND_LOOK`] where the first ones were exceeded.
 const LOOKS: u64 = 5;
 const SECOND_LOOK: u64 = 150;
-
-/// A magnitude whose units in the last place are about the smallest numbers of an `f32`.
-const UNDERFLOWS: f64 = 1e-37;
 
 /// Units in the last place of an operation's type by which its operands and results move.
 const UNITS: f64 = 6.0;
@@ -57,13 +54,9 @@ pub struct Looks {
 
 fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks {
     let symbols = symbols(graph, inputs);
-    let has_root = |program: &Program| {
-        let rooted = |step: &Instr| matches!(step.op, ScalarOp::Sqrt | ScalarOp::Rsqrt | ScalarOp::Pow);
-        program.steps.iter().any(rooted)
-    };
     let normalizes = |id| match &graph.node(id).op {
         Op::Norm(_) | Op::GroupNorm(_) => true,
-        Op::Pointwise(program) => has_root(program),
+        Op::Pointwise(program) => has_step(program, &[ScalarOp::Sqrt, ScalarOp::Rsqrt, ScalarOp::Pow]),
         _ => false,
     };
     let mut looks = Looks { normalizes: graph.order().into_iter().any(normalizes), ..Looks::default() };
@@ -73,6 +66,10 @@ fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks
         looks.peak = looks.peak.max(shaker.peak);
     }
     looks
+}
+
+fn has_step(program: &Program, ops: &[ScalarOp]) -> bool {
+    program.steps.iter().any(|step| ops.contains(&step.op))
 }
 
 /// Where `given` is not what was expected: the output's number and why. `None` if all is well.
@@ -205,6 +202,16 @@ fn largest(dtype: DType) -> f64 {
     }
 }
 
+/// The smallest number that is not zero.
+fn least(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 5e-324,
+        DType::F16 => 2f64.powi(-24),
+        DType::BF16 => 2f64.powi(-133),
+        _ => 2f64.powi(-149),
+    }
+}
+
 /// What counts as nothing: a few of the smallest numbers.
 fn smallest(dtype: DType) -> f64 {
     match dtype {
@@ -333,11 +340,15 @@ impl Shaker {
                     // Here it is the operand's elements that may cancel.
                     Op::Resize(..) => largest_of(&moved),
                     Op::Softmax(spec) if spec.log => largest_of(&moved),
-                    // A logarithm behind keeps what underflows.
-                    Op::Softmax(_) => UNDERFLOWS,
                     _ => 0.0,
                 };
-                results.into_iter().map(|x| self.shake(x, floor)).collect()
+                let exponentials = match op {
+                    Op::Softmax(spec) => !spec.log,
+                    Op::Pointwise(program) => has_step(program, &[ScalarOp::Exp]),
+                    _ => false,
+                };
+                let raised = results.into_iter().map(|x| if exponentials { raised(x) } else { x });
+                raised.map(|x| self.shake(x, floor)).collect()
             }
         })
     }
@@ -367,12 +378,21 @@ impl Shaker {
                 if v.abs() < UNITS * unit * magnitude && by > 0.0 {
                     return 0.0;
                 }
-                let moved = v + v * by * UNITS * unit + by * floor;
+                // Below the normal range there are fewer digits.
+                let moved = v + v * by * UNITS * unit + by * floor.max(UNITS * least(x.dtype));
                 if v.is_finite() && moved.abs() <= largest(x.dtype) { moved } else { v }
             })
             .collect();
         Tensor::from_f64s(x.dtype, x.dims, &moved)
     }
+}
+
+/// Exponentials that became zeros, as numbers that are nearly so, of which a sum's share is none yet: a logarithm behind
+/// them may bring back what they were.
+fn raised(x: Tensor) -> Tensor {
+    let Values::Float(values) = x.decode() else { return x };
+    let raised: Vec<f64> = values.iter().map(|&v| if v == 0.0 { 64.0 * least(x.dtype) } else { v }).collect();
+    Tensor::from_f64s(x.dtype, x.dims, &raised)
 }
 
 /// The largest magnitude of an operand's elements.

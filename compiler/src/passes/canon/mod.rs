@@ -10,4 +10,4 @@ pub mod reshape;
 pub mod scalar;
 pub mod softmax;
 pub mod transpose;
-pub mod unit_axes;
+pub mod transpose_view;

@@ -50,18 +50,21 @@ fn factor(graph: &Graph, id: NodeId, y: ValueId, op: ScalarOp) -> Option<Patch> 
 
 fn narrow(graph: &Graph, id: NodeId, y: ValueId) -> Option<Patch> {
     let (norm, spec, operands) = norm_for(graph, cast_of(graph, y)?, id)?;
-    let dtype = graph.ty(y).dtype;
-    let wide = graph.ty(operands[0]?).dtype;
-    let mut from = vec![norm, id];
-    let mut before = |value: ValueId| {
-        from.extend(graph.producer(value));
-        cast_of(graph, value).filter(|source| graph.ty(*source).dtype == dtype)
-    };
-    let mut sources = [None; 3];
-    for (source, operand) in sources.iter_mut().zip(operands) {
-        *source = operand.map(|value| before(value).ok_or(())).transpose().ok()?.map(Ref::from);
+    let x = operands[0]?;
+    if cast_of(graph, x).is_none_or(|x| graph.ty(x) != graph.ty(y))
+        || !is_narrower(graph.ty(y).dtype, graph.ty(x).dtype)
+    {
+        return None;
     }
-    is_narrower(dtype, wide).then(|| replaced(&from, spec, sources, y))
+    let (mut from, mut sources) = (Vec::new(), [None; 3]);
+    for (source, value) in sources.iter_mut().zip(operands) {
+        let Some(value) = value else { continue };
+        let narrow = cast_of(graph, value).filter(|narrow| graph.ty(*narrow).dtype == graph.ty(y).dtype)?;
+        from.extend(graph.producer(value));
+        *source = Some(Ref::from(narrow));
+    }
+    from.extend([norm, id]);
+    Some(replaced(&from, spec, sources, y))
 }
 
 fn replaced(from: &[NodeId], spec: Norm, operands: [Option<Ref>; 3], y: ValueId) -> Patch {

@@ -7,7 +7,7 @@
 use lapidary_runtime::op::{Axes, Reduce, ReduceKind, ScalarOp};
 
 use crate::ir::builder::round_scalar;
-use crate::ir::{Graph, NodeId, Op, Patch, ValueId};
+use crate::ir::{Expr, Graph, NodeId, Op, Patch, ValueId};
 use crate::passes::matching::{between, binary, extent, reduced, result, root_of, square_of, unary, with_scalar};
 
 /// `sum(|x|) -> l1(x)`, `sum(x^2) -> sum_square(x)`, `sqrt(sum_square(x)) -> l2(x)`, `log(sum(x)) -> log_sum(x)`,
@@ -15,8 +15,10 @@ use crate::passes::matching::{between, binary, extent, reduced, result, root_of,
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let y = result(graph, id)?;
     let (kind, (x, axes)) = of_steps(graph, y).or_else(|| step_of_sum(graph, y))?;
-    // The sum of no axes is no sum; an exponent may have made another type.
-    if axes == Axes::default() || graph.ty(x).dtype != graph.ty(y).dtype {
+    let mut ty = graph.ty(x).clone();
+    axes.iter().for_each(|axis| ty.dims[axis] = Expr::constant(1));
+    // The sum of no axes is no sum.
+    if axes == Axes::default() || ty != *graph.ty(y) {
         return None;
     }
     let mut patch = Patch::new(&between(graph, &[x], id)?);
@@ -30,8 +32,7 @@ fn of_steps(graph: &Graph, y: ValueId) -> Option<(ReduceKind, (ValueId, Axes))> 
     let magnitude = || Some((ReduceKind::L1, unary(graph, summed, ScalarOp::Abs)?));
     let square = || Some((ReduceKind::SumSquare, square_of(graph, summed)?));
     let (kind, x) = magnitude().or_else(square)?;
-    // A step that broadcasts computes more elements than it reads.
-    (graph.ty(x).dims == graph.ty(summed).dims).then_some((kind, (x, axes)))
+    Some((kind, (x, axes)))
 }
 
 /// A step behind a sum of floats; integers are truncated and wrap elsewhere.

@@ -3,7 +3,7 @@
 use lapidary::ir::builder::{Built, round_scalar, scalar_bytes};
 use lapidary::ir::{Builder, Expr, Op, Type, ValueId};
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, Axes, GroupNorm, MAX_RANK, Reduce, ReduceKind, Scalar, ScalarOp};
+use lapidary_runtime::op::{Arg, Axes, GroupNorm, Reduce, ReduceKind, Scalar, ScalarOp};
 
 use super::super::recipe::Choices;
 use super::{Grower, Grown};
@@ -152,37 +152,35 @@ pub fn reduction(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(if choices.once_in(8) { vec![before, y] } else { vec![y] })
 }
 
-/// A transpose between reshapes that put in and take out axes of extent 1, behind another transpose or not.
-pub fn unit_axes(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+/// A transpose between reshapes that put in, take out and merge axes, behind another transpose or not.
+pub fn transpose_view(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let mut x = g.value(choices, |ty| (2..=5).contains(&ty.dims.len()))?;
-    let original = g.ty(x).dims;
     if choices.once_in(3) {
         let perm = shuffled(g.rank(x), choices);
         x = g.builder().transpose(x, &perm)?;
     }
-    let view = if choices.below(3) > 0 { with_unit(g, x, choices) } else { without_units(g, x) };
-    let viewed = g.builder().reshape(x, view)?;
-    let perm = shuffled(g.rank(viewed), choices);
-    let moved = g.builder().transpose(viewed, &perm)?;
-    // Without its ones, and with as many as there were, somewhere.
-    let mut dims = without_units(g, moved);
-    while dims.len() < original.len() {
+    // Each axis of the view is a run of axes; ones come and go.
+    let mut runs: Vec<Vec<Expr>> = Vec::new();
+    for dim in g.ty(x).dims {
+        match runs.last_mut() {
+            Some(run) if choices.once_in(4) => run.push(dim),
+            Some(_) if dim.is(1) && choices.below(2) == 0 => {}
+            Some(_) | None => runs.push(vec![dim]),
+        }
+    }
+    if choices.below(2) == 0 {
+        runs.insert(choices.below(runs.len() + 1), Vec::new());
+    }
+    let product = |run: &Vec<Expr>| run.iter().fold(Expr::constant(1), |count, dim| count * dim.clone());
+    let view = g.builder().reshape(x, runs.iter().map(product).collect())?;
+    let perm = shuffled(runs.len(), choices);
+    let moved = g.builder().transpose(view, &perm)?;
+    let mut dims: Vec<Expr> = perm.iter().flat_map(|&axis| runs[axis].clone()).collect();
+    while dims.len() < g.rank(x) {
         dims.insert(choices.below(dims.len() + 1), Expr::constant(1));
     }
     let y = g.builder().reshape(moved, dims)?;
     Ok(if choices.once_in(8) { vec![moved, y] } else { vec![y] })
-}
-
-fn without_units(g: &Grower<'_>, x: ValueId) -> Vec<Expr> {
-    g.ty(x).dims.into_iter().filter(|dim| !dim.is(1)).collect()
-}
-
-fn with_unit(g: &Grower<'_>, x: ValueId, choices: &mut Choices<'_>) -> Vec<Expr> {
-    let mut dims = g.ty(x).dims;
-    if dims.len() < MAX_RANK {
-        dims.insert(choices.below(dims.len() + 1), Expr::constant(1));
-    }
-    dims
 }
 
 fn shuffled(rank: usize, choices: &mut Choices<'_>) -> Vec<usize> {

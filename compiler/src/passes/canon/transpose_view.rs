@@ -1,8 +1,8 @@
-//! Axes of extent 1 that are put in or taken out around a transpose.
+//! Axes that are merged, put in or taken out around a transpose, which moves none of them apart.
 //!
 //! Does: `reshape(transpose(reshape(x))) -> transpose(x)`, and `transpose(reshape(transpose(x)))` with one transpose, if
-//! the reshapes put in and take out axes of extent 1 alone. Needs: `reshape-chain`. Keeps: types.
-//! Not here: reshapes without such a gain, which stay where other rules expect them.
+//! the inner reshape puts in and takes out axes of extent 1, and makes one axis of neighbours, but splits none. Needs:
+//! `reshape-chain`. Keeps: types. Not here: reshapes without such a gain, which stay where other rules expect them.
 
 use lapidary_runtime::op::{MAX_RANK, Transpose};
 
@@ -10,13 +10,13 @@ use crate::ir::{Expr, Graph, NodeId, Op, Patch, ValueId};
 use crate::passes::fuse::only_user;
 use crate::passes::matching::result;
 
-/// `r(t(r(x))) -> t(x)`, `t(r(t(x))) -> r(t(x))`, where `r` adds or drops axes of extent 1
+/// `r(t(v(x))) -> t(x)`, `t(v(t(x))) -> r(t(x))`, where `v` merges axes that follow each other
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let y = result(graph, id)?;
     around(graph, id, y).or_else(|| inside(graph, id, y))
 }
 
-/// `r(t(r(x))) -> t(x)`
+/// `r(t(v(x))) -> t(x)`
 fn around(graph: &Graph, id: NodeId, y: ValueId) -> Option<Patch> {
     let transposed = reshaped(graph, y)?;
     let (viewed, spec) = transpose(graph, transposed)?;
@@ -30,7 +30,7 @@ fn around(graph: &Graph, id: NodeId, y: ValueId) -> Option<Patch> {
     Some(patch.replace(y, moved))
 }
 
-/// `t(r(t(x))) -> r(t(x))`
+/// `t(v(t(x))) -> r(t(x))`
 fn inside(graph: &Graph, id: NodeId, y: ValueId) -> Option<Patch> {
     let (viewed, spec) = transpose(graph, y)?;
     let first = reshaped(graph, viewed)?;
@@ -47,27 +47,38 @@ fn dims(graph: &Graph, value: ValueId) -> &Vec<Expr> {
     &graph.ty(value).dims
 }
 
-/// The transpose of `x` that moves its axes as `spec` moves those of its view, axes of extent 1 staying in their
-/// places; `None` if the extents of the view are others.
+/// The transpose of `x` that moves its axes as `spec` moves those of its view, each of which is one of `x` or some that
+/// follow each other as one; axes of extent 1 stay in their places. `None` if the view has other axes.
 fn across(x: &[Expr], view: &[Expr], spec: Transpose) -> Option<Transpose> {
-    let (of_x, of_view) = (longer(x), longer(view));
-    if of_x.len() != of_view.len() || of_x.iter().zip(&of_view).any(|(&a, &b)| x[a] != view[b]) {
-        return None;
-    }
+    let runs = runs(x, view)?;
+    let moved = spec.perm[..usize::from(spec.rank)].iter().flat_map(|&axis| &runs[usize::from(axis)]);
     let mut perm = [0; MAX_RANK];
     (0..x.len()).for_each(|axis| perm[axis] = axis as u8);
-    let moved = spec.perm[..usize::from(spec.rank)]
-        .iter()
-        .filter_map(|&axis| of_view.iter().position(|&other| other == usize::from(axis)));
-    for (&to, from) in of_x.iter().zip(moved) {
-        perm[to] = of_x[from] as u8;
+    for (to, &from) in longer(x).zip(moved) {
+        perm[to] = from as u8;
     }
     Some(Transpose { rank: x.len() as u8, perm })
 }
 
+/// For each axis of the view, the axes of `x` that it is made of; none where its extent is 1.
+fn runs(x: &[Expr], view: &[Expr]) -> Option<Vec<Vec<usize>>> {
+    let mut left = longer(x);
+    let mut run_of = |extent: &Expr| {
+        let (mut run, mut count) = (Vec::new(), Expr::constant(1));
+        while count != *extent {
+            let axis = left.next()?;
+            count = count * x[axis].clone();
+            run.push(axis);
+        }
+        Some(run)
+    };
+    let runs = view.iter().map(&mut run_of).collect::<Option<Vec<Vec<usize>>>>()?;
+    left.next().is_none().then_some(runs)
+}
+
 /// The axes whose extent is not 1.
-fn longer(dims: &[Expr]) -> Vec<usize> {
-    (0..dims.len()).filter(|&axis| !dims[axis].is(1)).collect()
+fn longer(dims: &[Expr]) -> impl Iterator<Item = usize> {
+    (0..dims.len()).filter(|&axis| !dims[axis].is(1))
 }
 
 fn permuted(dims: &[Expr], spec: Transpose) -> Vec<Expr> {
