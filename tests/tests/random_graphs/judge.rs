@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use lapidary::ir::eval::{self, Tensor, Values};
 use lapidary::ir::{Def, Expr, Graph, Op, Program, SymbolSource, Type, ValueId};
 use lapidary_runtime::DType;
-use lapidary_runtime::op::ScalarOp;
+use lapidary_runtime::op::{PoolKind, ReduceKind, ScalarOp};
 
 use super::data::Random;
 
@@ -47,19 +47,21 @@ pub struct Looks {
     outputs: Vec<Vec<Tensor>>,
     /// The largest finite float of 32 bits or fewer that was met.
     peak: f64,
-    /// Whether the graph divides by deviations, as an operation or written out, which make zeros of everything where they
-    /// are infinite.
-    normalizes: bool,
+    /// Whether the graph has roots of sums of squares, as operations or written out: deviations make zeros of what they
+    /// divide where they are infinite.
+    roots: bool,
 }
 
 fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks {
     let symbols = symbols(graph, inputs);
-    let normalizes = |id| match &graph.node(id).op {
+    let roots = |id| match &graph.node(id).op {
         Op::Norm(_) | Op::GroupNorm(_) => true,
+        Op::Pool(spec, _) => matches!(spec.kind, PoolKind::Lp(_)),
+        Op::Reduce(spec) => spec.kind == ReduceKind::L2,
         Op::Pointwise(program) => has_step(program, &[ScalarOp::Sqrt, ScalarOp::Rsqrt, ScalarOp::Pow]),
         _ => false,
     };
-    let mut looks = Looks { normalizes: graph.order().into_iter().any(normalizes), ..Looks::default() };
+    let mut looks = Looks { roots: graph.order().into_iter().any(roots), ..Looks::default() };
     for seed in seeds {
         let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: symbols.clone(), peak: 0.0 };
         looks.outputs.extend(shaker.run(graph, inputs).ok());
@@ -104,6 +106,9 @@ pub fn bit_difference(graph: &Graph, expected: &[Tensor], given: &[Tensor]) -> O
 /// Squares of larger numbers are beyond an `f32`, in which a kernel, or the graph as written, may form them.
 const SQUARE_IS_FINITE: f64 = 1e18;
 
+/// Squares of smaller numbers are zeros there.
+const SQUARE_IS_NONE: f64 = 1e-18;
+
 fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Option<(usize, String)> {
     outputs.iter().zip(given).enumerate().find_map(|(k, (expected, given))| {
         if (expected.dtype, &expected.dims) != (given.dtype, &given.dims) {
@@ -118,8 +123,9 @@ fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Opti
             let allowed = Allowed::of(expected.dtype, x[i], &others);
             let equal = if exact { word(expected, i) == word(given, i) } else { false };
             let infinite = !x[i].is_finite() || !y[i].is_finite();
-            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.normalizes || infinite);
-            (!equal && !overflow && !allowed.admits(y[i])).then(|| {
+            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.roots || infinite);
+            let underflow = looks.roots && x[i].abs().max(y[i].abs()) < SQUARE_IS_NONE;
+            (!equal && !overflow && !underflow && !allowed.admits(y[i])).then(|| {
                 (
                     k,
                     format!(
