@@ -116,6 +116,16 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Sweep(clean::dead::run),
     },
     Pass {
+        name: "product-view",
+        because: "an epilogue is what stands right behind its product",
+        kind: Kind::Rule(fuse::product_view::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "the views of operands and results meet others",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
         name: "pointwise",
         because: "chains become one program, so that an epilogue takes the whole chain",
         kind: Kind::Rule(fuse::pointwise::rewrite),

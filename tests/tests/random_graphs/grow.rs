@@ -171,6 +171,7 @@ const KINDS: &[Kind] = &[
     spelled::softmax,
     spelled::reduction,
     spelled::transpose_view,
+    spelled::linear,
 ];
 
 impl Grower<'_> {

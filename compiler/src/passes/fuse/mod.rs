@@ -4,6 +4,7 @@ pub mod conv_affine;
 pub mod epilogue;
 pub mod matmul_transpose;
 pub mod pointwise;
+pub mod product_view;
 
 use crate::ir::{Graph, NodeId, Use, ValueId};
 

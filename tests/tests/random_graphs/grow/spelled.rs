@@ -183,6 +183,28 @@ pub fn transpose_view(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     Ok(if choices.once_in(8) { vec![moved, y] } else { vec![y] })
 }
 
+/// A product of flattened rows, with steps behind the reshape back.
+pub fn linear(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
+    let x = g.floats(choices, 2)?;
+    let (mut dims, dtype) = (g.ty(x).dims, g.dtype(x));
+    let inner = dims.pop().and_then(|inner| inner.as_const()).ok_or("the inner extent is not constant")?;
+    let rows = dims.iter().fold(Expr::constant(1), |count, dim| count * dim.clone());
+    let flat = g.builder().reshape(x, vec![rows, Expr::constant(inner)])?;
+    let columns = if choices.below(2) == 0 { inner } else { choices.between(1, 6) };
+    let weight = g.constant(dtype, &[inner, columns], choices);
+    let mut y = g.builder().matmul(flat, weight)?;
+    if choices.once_in(3) {
+        y = g.builder().unary(ScalarOp::Tanh, y)?;
+    }
+    dims.push(Expr::constant(columns));
+    y = g.builder().reshape(y, dims)?;
+    for _ in 0..choices.between(1, 2) {
+        let other = g.partner(y, choices)?;
+        y = either_order(g, ScalarOp::Add, y, other, choices)?;
+    }
+    Ok(vec![y])
+}
+
 fn shuffled(rank: usize, choices: &mut Choices<'_>) -> Vec<usize> {
     let mut left: Vec<usize> = (0..rank).collect();
     (0..rank).map(|_| left.remove(choices.below(left.len()))).collect()
