@@ -2,7 +2,8 @@
 //!
 //! Does: `f(view(p), y) -> view(f(p, view(y)))`, so that `epilogue` finds the steps right behind the product: exporters
 //! flatten the batch for a linear layer and add bias and residual in the shape from before. Needs: nothing.
-//! Keeps: types. Not here: operands that broadcast along axes which the view merges or splits.
+//! Keeps: types. Not here: operands that broadcast along axes which the view merges or splits; a second product, in
+//! the shape of the result.
 
 use crate::ir::{Expr, Graph, NodeId, Op, Patch, Ref, ValueId};
 use crate::passes::fuse::pointwise::pointwise;
@@ -20,6 +21,13 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
         (whole && is_behind_product(graph, product)).then_some((at, view, product))
     })?;
     let (from, to) = (&graph.ty(result).dims, &graph.ty(product).dims);
+    // Of two products in two shapes each would have the steps in its own, in turn.
+    let takes = |input: ValueId| {
+        graph.ty(input).dims == *from && super::only_user(graph, input) == Some(id) && is_behind_product(graph, input)
+    };
+    if inputs.iter().any(|&input| takes(input)) {
+        return None;
+    }
     let others: Vec<Vec<Expr>> =
         inputs.iter().map(|&input| viewed(&graph.ty(input).dims, from, to)).collect::<Option<_>>()?;
     let mut patch = Patch::new(&[view, id]);
