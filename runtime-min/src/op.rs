@@ -383,7 +383,8 @@ pub struct Attention {
     pub math: Math,
 }
 
-/// What attention gives a query that sees no key, as all its scores are negative infinity.
+/// What attention gives a query whose weights are NaN: it sees no key, as all its scores are negative infinity, or one of
+/// them is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unseen {
     Nan,

@@ -82,10 +82,15 @@ LAPIDARY_FN A shift_of(A top) {
   return top == -math::infinity<A>() ? static_cast<A>(0) : top;
 }
 // What the sums of a query are multiplied by in the end. Its weights sum to 0 only where all its scores are -inf: then
-// 0 * inf gives the NaN that the definition has.
+// 0 * inf gives the NaN that the definition has. A NaN or +inf among its scores makes the sum NaN.
 template <class Policy, class A>
 LAPIDARY_FN A share_of(A sum, int keys) {
   return sum == 0 && (Policy::UNSEEN_ZERO || keys == 0) ? static_cast<A>(0) : static_cast<A>(1) / sum;
+}
+// A sum with its share; zero instead where the weights are NaN and that is asked for.
+template <class Policy, class A>
+LAPIDARY_FN A shared_out(A sum, A share) {
+  return Policy::UNSEEN_ZERO && share != share ? static_cast<A>(0) : sum * share;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -360,7 +365,8 @@ struct Mma {
         const int row = warp_m + i * 16 + lane / 4 + h * 8;
 #pragma unroll
         for (int j = 0; j < EI; ++j) {
-          const u32 pair = pack_x2<T>(o[i][j][h * 2] * share, o[i][j][h * 2 + 1] * share);
+          const u32 pair = pack_x2<T>(shared_out<Policy>(o[i][j][h * 2], share),
+                                     shared_out<Policy>(o[i][j][h * 2 + 1], share));
           store_shared(smem_address(memory) + YTile::offset(row, j * 8 + lane % 4 * 2), pair);
         }
       }
@@ -579,7 +585,10 @@ struct Simt {
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
           const int column = (g * LANES + lane) * COLUMNS + c;
-          if (column < E) place.y[query * p.y_strides[2] + column * p.y_strides[3]] = narrow<T>(o[i][g][c] * share);
+          if (column < E) {
+            const A value = shared_out<Policy>(o[i][g][c], share);
+            place.y[query * p.y_strides[2] + column * p.y_strides[3]] = narrow<T>(value);
+          }
         }
     }
   }
@@ -642,7 +651,7 @@ LAPIDARY_FN void direct(const Params& p) {
   for (int c = 0; c < COLUMNS; ++c) {
     const int column = left + c * LANES;
     if (column < p.width) {
-      place.y[place.first * p.y_strides[2] + column * p.y_strides[3]] = narrow<T>(o[c] * share);
+      place.y[place.first * p.y_strides[2] + column * p.y_strides[3]] = narrow<T>(shared_out<Policy>(o[c], share));
     }
   }
 }

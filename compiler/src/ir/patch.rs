@@ -45,7 +45,7 @@ impl Patch {
         Patch { from: from.to_vec(), ..Patch::default() }
     }
 
-    /// Adds a node; the answer is its first result.
+    /// Adds a node; the answer is its first result. Of the others it has those that the patch reads.
     pub fn node(&mut self, op: Op, inputs: impl IntoIterator<Item = Ref>) -> Ref {
         self.node_with_gaps(op, inputs.into_iter().map(Some).collect())
     }
@@ -81,15 +81,22 @@ pub fn apply(graph: &mut Graph, patch: Patch) -> Result<(), String> {
         .into_iter()
         .map(|(ty, constant)| graph.add_constant(&format!("{name}.const"), ty, constant))
         .collect();
+    let read: Vec<Ref> = patch
+        .nodes
+        .iter()
+        .flat_map(|node| node.inputs.iter().flatten().copied())
+        .chain(patch.replace.iter().map(|(_, with)| *with))
+        .collect();
     let mut results: Vec<Vec<Option<ValueId>>> = Vec::new();
-    for node in patch.nodes {
+    for (at, node) in patch.nodes.into_iter().enumerate() {
         let inputs: Vec<Option<ValueId>> = node
             .inputs
             .iter()
             .map(|input| input.map(|r| resolve(r, &results, &constants)).transpose())
             .collect::<Result<_, _>>()?;
         let types = infer_on(graph, &node.op, &inputs)?;
-        let named = types.into_iter().map(|ty| Some((name.clone(), ty))).collect();
+        let wanted = |k: usize| k == 0 || read.contains(&Ref::New(at, k));
+        let named = types.into_iter().enumerate().map(|(k, ty)| wanted(k).then(|| (name.clone(), ty))).collect();
         let id = graph.add_node(node.op, inputs, named, origin.clone());
         results.push(graph.node(id).outputs.clone());
     }

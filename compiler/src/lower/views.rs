@@ -128,13 +128,14 @@ impl Lowering<'_> {
             crate::bug!("a view without operand or result");
         };
         let view = self.views.get(&operand).cloned().unwrap_or_else(|| View::whole(graph, operand));
-        let view = match view.through(&node.op) {
-            Some(view) => view,
-            None => {
-                self.there(graph, operand, tensors, segment);
-                let whole = View::whole(graph, operand);
-                whole.through(&node.op).unwrap_or_else(|| crate::bug!("{} of a whole tensor", node.op.name()))
-            }
+        let whole = View::whole(graph, operand);
+        let view = view.through(&node.op).or_else(|| {
+            self.there(graph, operand, tensors, segment);
+            whole.through(&node.op)
+        });
+        let Some(view) = view else {
+            // A reshape whose extents agree by what a constraint says, not as formulas.
+            return self.view(graph, node, tensors);
         };
         self.views.insert(result, view);
     }

@@ -6,6 +6,7 @@
 mod canon;
 mod clean;
 mod fuse;
+mod matching;
 pub mod precision;
 
 use crate::ir::{self, Graph, NodeId, Patch};
@@ -50,9 +51,19 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
+        name: "transpose-view",
+        because: "axes that come and go around a transpose, or are one for its while, hide what it moves",
+        kind: Kind::Rule(canon::transpose_view::rewrite),
+    },
+    Pass {
         name: "transpose-chain",
         because: "transposes that meet cancel or merge",
         kind: Kind::Rule(canon::transpose::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "transposes of axes of extent 1 have become reshapes",
+        kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
         name: "scalar-operand",
@@ -70,6 +81,31 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Sweep(clean::dead::run),
     },
     Pass {
+        name: "reduction",
+        because: "a sum with the step around it is one reduction, and the mean that norms are made of",
+        kind: Kind::Rule(canon::reduction::rewrite),
+    },
+    Pass {
+        name: "norm",
+        because: "a row is read once for its statistics and its result; steps must still be nodes of their own",
+        kind: Kind::Rule(canon::norm::rewrite),
+    },
+    Pass {
+        name: "norm-operand",
+        because: "scale, bias and conversions of a norm cost nothing inside of it",
+        kind: Kind::Rule(canon::norm_operand::rewrite),
+    },
+    Pass {
+        name: "group-norm",
+        because: "what is left without factors may be a norm of groups, whose factors stand behind a reshape",
+        kind: Kind::Rule(canon::group_norm::rewrite),
+    },
+    Pass {
+        name: "softmax",
+        because: "a row is read once for its maximum, sum and result; steps must still be nodes of their own",
+        kind: Kind::Rule(canon::softmax::rewrite),
+    },
+    Pass {
         name: "matmul-transpose",
         because: "a product reads its operands transposed for free",
         kind: Kind::Rule(fuse::matmul_transpose::rewrite),
@@ -85,14 +121,19 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Sweep(clean::dead::run),
     },
     Pass {
+        name: "product-view",
+        because: "an epilogue is what stands right behind its product",
+        kind: Kind::Rule(fuse::product_view::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "the views of operands and results meet others",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
         name: "pointwise",
         because: "chains become one program, so that an epilogue takes the whole chain",
         kind: Kind::Rule(fuse::pointwise::rewrite),
-    },
-    Pass {
-        name: "reshape-behind",
-        because: "a product's program reaches it past a reshape, which costs nothing on either side",
-        kind: Kind::Rule(fuse::reshape_behind::rewrite),
     },
     Pass {
         name: "attention",

@@ -34,12 +34,10 @@ pub fn pack(lifetimes: &BTreeMap<BufferId, Lifetime>, size: impl Fn(BufferId) ->
         Item { id, bytes, lifetime }
     };
     let mut items: Vec<Item> = lifetimes.iter().map(item).collect();
-    let largest = |item: &Item| (Reverse(item.bytes), 0, item.id);
-    let most = |item: &Item| (Reverse(item.bytes.saturating_mul(item.steps())), 0, item.id);
-    let longest = |item: &Item| (Reverse(item.steps()), u64::MAX - item.bytes, item.id);
-    let orders: [&dyn Fn(&Item) -> (Reverse<u64>, u64, BufferId); 3] = [&largest, &most, &longest];
+    let orders: [fn(&Item) -> u64; 3] =
+        [|item| item.bytes, |item| item.bytes.saturating_mul(item.steps()), |item| item.steps()];
     let arenas = orders.map(|order| {
-        items.sort_by_key(order);
+        items.sort_by_key(|item| (Reverse((order(item), item.bytes)), item.id));
         place(&items)
     });
     let best = arenas.into_iter().min_by_key(|arena| arena.bytes).unwrap_or_default();

@@ -108,6 +108,10 @@ where
         *score = score.sub(most).exp();
         total = total.add(*score);
     }
+    if total.is_nan() && unseen == Unseen::Zero {
+        scores.fill(T::Acc::ZERO);
+        return;
+    }
     let share = T::Acc::from_f64(1.0 / total.to_f64());
     scores.iter_mut().for_each(|score| *score = score.mul(share));
 }

@@ -3,12 +3,14 @@
 //! Contract: every recipe gives a graph that the verifier accepts. A step reads values that are there; what the typed
 //! builder refuses is left out. The kinds of steps are in the modules below, one function each.
 
+mod attended;
 mod compute;
 mod counted;
 mod dense;
 mod index;
 mod movement;
 mod region;
+mod spelled;
 
 use lapidary::ir::builder::Builder;
 use lapidary::ir::{Expr, Graph, Origin, Range, Symbol, SymbolSource, Type, ValueId};
@@ -168,6 +170,15 @@ const KINDS: &[Kind] = &[
     index::gather_nd_in_batches,
     index::scatter_elements,
     index::scatter_nd,
+    attended::attention,
+    attended::attention,
+    spelled::norm,
+    spelled::norm,
+    spelled::group_norm,
+    spelled::softmax,
+    spelled::reduction,
+    spelled::transpose_view,
+    spelled::linear,
 ];
 
 impl Grower<'_> {

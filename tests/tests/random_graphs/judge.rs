@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use lapidary::ir::eval::{self, Tensor, Values};
-use lapidary::ir::{Def, Expr, Graph, Op, SymbolSource, Type, ValueId};
+use lapidary::ir::{Def, Expr, Graph, Op, Program, SymbolSource, Type, ValueId};
 use lapidary_runtime::DType;
+use lapidary_runtime::op::{PoolKind, ReduceKind, ScalarOp};
 
 use super::data::Random;
 
@@ -46,20 +47,31 @@ pub struct Looks {
     outputs: Vec<Vec<Tensor>>,
     /// The largest finite float of 32 bits or fewer that was met.
     peak: f64,
-    /// Whether the graph divides by deviations, which make zeros of everything where they are infinite.
-    normalizes: bool,
+    /// Whether the graph has roots of sums of squares, as operations or written out: deviations make zeros of what they
+    /// divide where they are infinite.
+    roots: bool,
 }
 
 fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks {
     let symbols = symbols(graph, inputs);
-    let normalizes = |id| matches!(graph.node(id).op, Op::Norm(_) | Op::GroupNorm(_));
-    let mut looks = Looks { normalizes: graph.order().into_iter().any(normalizes), ..Looks::default() };
+    let roots = |id| match &graph.node(id).op {
+        Op::Norm(_) | Op::GroupNorm(_) => true,
+        Op::Pool(spec, _) => matches!(spec.kind, PoolKind::Lp(_)),
+        Op::Reduce(spec) => spec.kind == ReduceKind::L2,
+        Op::Pointwise(program) => has_step(program, &[ScalarOp::Sqrt, ScalarOp::Rsqrt, ScalarOp::Pow]),
+        _ => false,
+    };
+    let mut looks = Looks { roots: graph.order().into_iter().any(roots), ..Looks::default() };
     for seed in seeds {
         let mut shaker = Shaker { random: Random::new(seed * 7919 + 17), symbols: symbols.clone(), peak: 0.0 };
         looks.outputs.extend(shaker.run(graph, inputs).ok());
         looks.peak = looks.peak.max(shaker.peak);
     }
     looks
+}
+
+fn has_step(program: &Program, ops: &[ScalarOp]) -> bool {
+    program.steps.iter().any(|step| ops.contains(&step.op))
 }
 
 /// Where `given` is not what was expected: the output's number and why. `None` if all is well.
@@ -91,8 +103,11 @@ pub fn bit_difference(graph: &Graph, expected: &[Tensor], given: &[Tensor]) -> O
     })
 }
 
-/// Squares of larger numbers are beyond an `f32`, in which a kernel may form them.
+/// Squares of larger numbers are beyond an `f32`, in which a kernel, or the graph as written, may form them.
 const SQUARE_IS_FINITE: f64 = 1e18;
+
+/// Squares of smaller numbers are zeros there.
+const SQUARE_IS_NONE: f64 = 1e-18;
 
 fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Option<(usize, String)> {
     outputs.iter().zip(given).enumerate().find_map(|(k, (expected, given))| {
@@ -107,8 +122,10 @@ fn first_difference(outputs: &[Tensor], looks: &Looks, given: &[Tensor]) -> Opti
             let others: Vec<f64> = moved.iter().map(|values| values[i]).collect();
             let allowed = Allowed::of(expected.dtype, x[i], &others);
             let equal = if exact { word(expected, i) == word(given, i) } else { false };
-            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.normalizes || !y[i].is_finite());
-            (!equal && !overflow && !allowed.admits(y[i])).then(|| {
+            let infinite = !x[i].is_finite() || !y[i].is_finite();
+            let overflow = looks.peak > SQUARE_IS_FINITE && (looks.roots || infinite);
+            let underflow = looks.roots && x[i].abs().max(y[i].abs()) < SQUARE_IS_NONE;
+            (!equal && !overflow && !underflow && !allowed.admits(y[i])).then(|| {
                 (
                     k,
                     format!(
@@ -188,6 +205,16 @@ fn largest(dtype: DType) -> f64 {
         DType::F64 => f64::MAX,
         DType::F16 => 65504.0,
         _ => f64::from(f32::MAX),
+    }
+}
+
+/// The smallest number that is not zero.
+fn least(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 5e-324,
+        DType::F16 => 2f64.powi(-24),
+        DType::BF16 => 2f64.powi(-133),
+        _ => 2f64.powi(-149),
     }
 }
 
@@ -321,7 +348,13 @@ impl Shaker {
                     Op::Softmax(spec) if spec.log => largest_of(&moved),
                     _ => 0.0,
                 };
-                results.into_iter().map(|x| self.shake(x, floor)).collect()
+                let exponentials = match op {
+                    Op::Softmax(spec) => !spec.log,
+                    Op::Pointwise(program) => has_step(program, &[ScalarOp::Exp]),
+                    _ => false,
+                };
+                let raised = results.into_iter().map(|x| if exponentials { raised(x) } else { x });
+                raised.map(|x| self.shake(x, floor)).collect()
             }
         })
     }
@@ -351,12 +384,21 @@ impl Shaker {
                 if v.abs() < UNITS * unit * magnitude && by > 0.0 {
                     return 0.0;
                 }
-                let moved = v + v * by * UNITS * unit + by * floor;
+                // Below the normal range there are fewer digits.
+                let moved = v + v * by * UNITS * unit + by * floor.max(UNITS * least(x.dtype));
                 if v.is_finite() && moved.abs() <= largest(x.dtype) { moved } else { v }
             })
             .collect();
         Tensor::from_f64s(x.dtype, x.dims, &moved)
     }
+}
+
+/// Exponentials that became zeros, as numbers that are nearly so, of which a sum's share is none yet: a logarithm behind
+/// them may bring back what they were.
+fn raised(x: Tensor) -> Tensor {
+    let Values::Float(values) = x.decode() else { return x };
+    let raised: Vec<f64> = values.iter().map(|&v| if v == 0.0 { 64.0 * least(x.dtype) } else { v }).collect();
+    Tensor::from_f64s(x.dtype, x.dims, &raised)
 }
 
 /// The largest magnitude of an operand's elements.

@@ -48,7 +48,7 @@ pub(super) fn attention(
         let most = weights.iter().fold(f64::NEG_INFINITY, |most, &score| scalar::max(most, score));
         weights.iter_mut().for_each(|weight| *weight = (*weight - most).exp());
         let total: f64 = weights.iter().sum();
-        if most == f64::NEG_INFINITY && spec.unseen == Unseen::Zero {
+        if total.is_nan() && spec.unseen == Unseen::Zero {
             weights.fill(0.0);
         } else {
             weights.iter_mut().for_each(|weight| *weight /= total);

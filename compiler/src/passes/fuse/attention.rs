@@ -3,7 +3,7 @@
 //! Does: `softmax(c q k^T + mask) v -> attention(q, k, v, mask)`, in the spellings of exporters: scales on either side of
 //! the first product, any sum of masks, `where(mask, score, -inf)`, a softmax in another float type, and the guard that
 //! turns the NaN of a query without keys into 0. Needs: pointwise regions, so that what stands between the products is one
-//! program; products without epilogues. Keeps: types. Breaks: a NaN among the scores stays NaN where the guard made it 0.
+//! program; products without epilogues. Keeps: types.
 //! Not here: masks known to be causal, quantized chains, heads that are repeated by copies.
 
 use lapidary_runtime::DType;

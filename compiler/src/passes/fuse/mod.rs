@@ -5,12 +5,12 @@ pub mod conv_affine;
 pub mod epilogue;
 pub mod matmul_transpose;
 pub mod pointwise;
-pub mod reshape_behind;
+pub mod product_view;
 
 use crate::ir::{Graph, NodeId, Use, ValueId};
 
 /// The one node that uses a value, if nothing else does.
-fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
+pub fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
     match graph.uses(value).as_slice() {
         [Use::Operand(first, _), rest @ ..] => {
             rest.iter().all(|other| matches!(other, Use::Operand(node, _) if node == first)).then_some(*first)

@@ -71,6 +71,8 @@ pub fn binary(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let op = match binary_op(g.dtype(x), choices) {
         ScalarOp::Equal if g.dtype(x).is_float() => ScalarOp::LessEqual,
         ScalarOp::NotEqual if g.dtype(x).is_float() => ScalarOp::Greater,
+        // Nor is it whether one divides the other.
+        ScalarOp::Mod | ScalarOp::Fmod if g.dtype(x).is_float() => ScalarOp::Min,
         op => op,
     };
     let y = g.partner(x, choices)?;

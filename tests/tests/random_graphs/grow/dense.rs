@@ -14,9 +14,14 @@ use super::{Grower, Grown};
 
 pub fn matmul(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let number = |dtype: DType| dtype != DType::Bool;
-    let x = g.value(choices, |ty| ty.dims.len() >= 2 && number(ty.dtype))?;
+    let mut x = g.value(choices, |ty| ty.dims.len() >= 2 && number(ty.dtype))?;
+    let rank = g.rank(x);
+    if choices.once_in(5) {
+        let mut swapped: Vec<usize> = (0..rank).collect();
+        swapped.swap(rank - 2, rank - 1);
+        x = g.builder().transpose(x, &swapped)?;
+    }
     let ty = g.ty(x);
-    let rank = ty.dims.len();
     let transpose_a = choices.once_in(4);
     let transpose_b = choices.once_in(3);
     let inner = &ty.dims[if transpose_a { rank - 2 } else { rank - 1 }];
