@@ -1,13 +1,13 @@
-//! Scaled dot-product attention (ONNX Attention): `softmax(Q K^T * scale + bias) V` as matrix products, a pointwise
-//! program for the bias, and a softmax.
+//! Scaled dot-product attention (ONNX Attention): `softmax(Q K^T * scale + bias) V`, as one operation where that has all that is
+//! asked for, else as matrix products, a pointwise program for the bias, and a softmax.
 //!
 //! A head of keys and values that several heads of queries share (GQA) is not repeated: the queries of such a group are
 //! rows of one product. What may not be attended has the bias -inf; a row in which nothing may be attended is zero.
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, MatMul, Math, PadMode, ReduceKind, Scalar, ScalarOp};
+use lapidary_runtime::op::{self, Arg, MatMul, Math, PadMode, ReduceKind, Scalar, ScalarOp, Unseen};
 
-use super::entry::op;
+use super::entry;
 use super::positions::positions;
 use super::softmax::softmax;
 use super::{Cx, Fault, Imported, OpDef};
@@ -15,7 +15,7 @@ use crate::ir::builder::Built;
 use crate::ir::{Builder, Expr, Op, ValueId};
 use crate::onnx::dtype_of;
 
-pub const DEFS: &[OpDef] = &[OpDef { outputs: (1, 4), ..op("Attention", 23, (3, 7), attention) }];
+pub const DEFS: &[OpDef] = &[OpDef { outputs: (1, 4), ..entry::op("Attention", 23, (3, 7), attention) }];
 
 /// The operands with heads as their second axis, keys and values with what was cached in front.
 pub(super) struct Heads {
@@ -41,8 +41,16 @@ fn attention(cx: &mut Cx<'_, '_>) -> Imported {
         None => dtype,
         Some(number) => dtype_of(i32::try_from(number).unwrap_or(i32::MAX), cx.attrs.at())?,
     };
-    let bias = bias(cx, &heads)?;
-    let scale = cx.attrs.float_opt("scale")?.map(f64::from);
+    let scale = scale(&cx.b, &heads, cx.attrs.float_opt("scale")?.map(f64::from))?;
+    let from_the_start = heads.past.is_none() && cx.optional(3).is_none() && cx.optional(6).is_none();
+    let causal = from_the_start && matches!(sight(cx)?, Sight { left: None, right: Some(0) });
+    let bias = if causal { None } else { bias(cx, &heads)? };
+    if softcap <= 0.0 && !cx.wants(3) && is_one_operation(&cx.b, &heads, bias) {
+        let y = whole(&mut cx.b, &heads, bias, scale, causal)?;
+        let y = if rank == 3 { merged(&mut cx.b, y)? } else { y };
+        return Ok(vec![Some(y), Some(heads.k), Some(heads.v), None]);
+    }
+    let bias = if causal { self::bias(cx, &heads)? } else { bias };
     let product = scores(&mut cx.b, &heads, scale)?;
     let capped = if softcap > 0.0 { capped(&mut cx.b, product, softcap)? } else { product };
     let biased = match bias {
@@ -54,10 +62,7 @@ fn attention(cx: &mut Cx<'_, '_>) -> Imported {
     let mut shares = softmax(&mut cx.b, wide, axis)?;
     if let Some(bias) = bias {
         let highest = cx.b.reduce(ReduceKind::Max, bias, &[cx.b.rank(bias) - 1])?;
-        shares = cx.b.program(&[shares, highest], |p| {
-            let nothing = p.push(ScalarOp::IsNegInf, &[Arg::Input(1)]);
-            p.push(ScalarOp::Select, &[nothing, p.imm(Arg::Input(0), 0.0), Arg::Input(0)])
-        })?;
+        shares = zero_where_hidden(&mut cx.b, shares, highest)?;
     }
     let shares = cx.b.cast(shares, dtype)?;
     let y = weighted(&mut cx.b, shares, &heads)?;
@@ -131,19 +136,53 @@ fn grouped(b: &mut Builder<'_>, x: ValueId, groups: &Expr) -> Built {
     b.reshape(x, vec![dims[0].clone(), groups.clone(), rows, dims[3].clone()])
 }
 
-/// Q K^T * scale, where a scale that is not given is 1 / sqrt(size).
-pub(super) fn scores(b: &mut Builder<'_>, heads: &Heads, given: Option<f64>) -> Result<ValueId, Fault> {
+/// Whether one operation takes operands and bias: they have one type, and how the bias broadcasts is known.
+fn is_one_operation(b: &Builder<'_>, heads: &Heads, bias: Option<ValueId>) -> bool {
+    let (q, k) = (b.dims(heads.q), b.dims(heads.k));
+    let scores = [&q[..3], &k[2..3]].concat();
+    let one_type = [heads.k, heads.v].iter().all(|&value| b.dtype(value) == b.dtype(heads.q));
+    let spreads = bias.is_none_or(|bias| {
+        let dims = b.dims(bias);
+        let fits = |(own, all): (&Expr, &Expr)| own.is(1) || own == all;
+        dims.len() <= 4 && dims.iter().rev().zip(scores.iter().rev()).all(fits)
+    });
+    one_type && spreads
+}
+
+/// All of it as one operation. A row in which nothing may be attended is zero, whatever its keys are.
+fn whole(b: &mut Builder<'_>, heads: &Heads, bias: Option<ValueId>, scale: f64, causal: bool) -> Built {
+    let scale = Scalar::float(DType::F32, scale);
+    let spec = op::Attention { scale, causal, unseen: Unseen::Nan, math: Math::Exact };
+    let operands: Vec<ValueId> = [heads.q, heads.k, heads.v].into_iter().chain(bias).collect();
+    let y = b.node(Op::Attention(spec), &operands)?;
+    let Some(bias) = bias else { return Ok(y) };
+    let highest = b.reduce(ReduceKind::Max, bias, &[b.rank(bias) - 1])?;
+    zero_where_hidden(b, y, highest)
+}
+
+/// The value, and 0 where the highest bias is -inf.
+fn zero_where_hidden(b: &mut Builder<'_>, x: ValueId, highest: ValueId) -> Built {
+    b.program(&[x, highest], |p| {
+        let nothing = p.push(ScalarOp::IsNegInf, &[Arg::Input(1)]);
+        p.push(ScalarOp::Select, &[nothing, p.imm(Arg::Input(0), 0.0), Arg::Input(0)])
+    })
+}
+
+/// What the scores are multiplied by: 1 / sqrt(size) where it is not given.
+pub(super) fn scale(b: &Builder<'_>, heads: &Heads, given: Option<f64>) -> Result<f64, Fault> {
+    match (given, b.dims(heads.q)[3].as_const()) {
+        (Some(scale), _) => Ok(scale),
+        (None, Some(size)) => Ok(1.0 / (size as f64).sqrt()),
+        (None, None) => Err(Fault::unsupported(
+            "the size of a head is not known while compiling, and scale follows from it",
+            "give the attribute scale, or pin the dimension with a profile",
+        )),
+    }
+}
+
+/// Q K^T * scale.
+pub(super) fn scores(b: &mut Builder<'_>, heads: &Heads, scale: f64) -> Result<ValueId, Fault> {
     let (q_dims, k_dims) = (b.dims(heads.q), b.dims(heads.k));
-    let scale = match (given, q_dims[3].as_const()) {
-        (Some(scale), _) => scale,
-        (None, Some(size)) => 1.0 / (size as f64).sqrt(),
-        (None, None) => {
-            return Err(Fault::unsupported(
-                "the size of a head is not known while compiling, and scale follows from it",
-                "give the attribute scale, or pin the dimension with a profile",
-            ));
-        }
-    };
     // Scaled first, so that products of halves stay in their range.
     let q = b.program(&[heads.q], |p| p.push(ScalarOp::Mul, &[Arg::Input(0), p.imm(Arg::Input(0), scale)]))?;
     let q = grouped(b, q, &k_dims[1])?;

@@ -6,7 +6,7 @@
 
 use lapidary_runtime::DType;
 
-use super::attention::{Heads, check_groups, scores, weighted};
+use super::attention::{self, Heads, check_groups, scores, weighted};
 use super::softmax::softmax;
 use super::{Fault, Import, Items, OpDef, one_tensor};
 use crate::ir::ValueId;
@@ -38,6 +38,7 @@ fn attention(r: &mut ItemCx<'_, '_>) -> Items {
     }
     let dtype = b.dtype(q);
     let heads = Heads { q, k, v, past: None };
+    let scale = attention::scale(&b, &heads, scale)?;
     let products = scores(&mut b, &heads, scale)?;
     let precision = match precision {
         None if dtype == DType::F64 => DType::F64,
