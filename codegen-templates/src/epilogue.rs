@@ -161,7 +161,8 @@ fn access(operand: &Operand, result: &[Expr], channel: usize) -> Option<Access> 
     dims.iter().enumerate().all(along_channel).then_some(Access::Channel)
 }
 
-fn stem(program: &Program) -> String {
+/// What a program does, as the end of a kernel's stem: `_add_max`.
+pub fn stem(program: &Program) -> String {
     let worth_naming = |instr: &&Instr| !matches!(instr.op, ScalarOp::Cast | ScalarOp::Identity);
     let names = program.steps.iter().filter(worth_naming).map(|instr| print::function(instr.op));
     names.take(STEM_STEPS).map(|name| format!("_{}", name.trim_end_matches('_'))).collect()

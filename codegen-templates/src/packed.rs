@@ -38,8 +38,8 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
         | Kind::Attention(..)
-        | Kind::Norm(_)
-        | Kind::GroupNorm(_)
+        | Kind::Norm(..)
+        | Kind::GroupNorm(..)
         | Kind::Expand
         | Kind::Resize(_)
         | Kind::RegionPool(_)

@@ -98,8 +98,9 @@ pub enum Kind {
     Softmax(Softmax),
     /// Where q, k, v and the result lie, whose shapes are those of the operands; the mask is contiguous.
     Attention(Attention, Box<[Strided; 4]>),
-    Norm(Norm),
-    GroupNorm(GroupNorm),
+    /// The epilogue's one input is the normalized, scaled value, as for the next.
+    Norm(Norm, Option<Program>),
+    GroupNorm(GroupNorm, Option<Program>),
     Transpose(Transpose),
     Expand,
     Slice {

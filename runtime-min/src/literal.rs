@@ -230,9 +230,9 @@ enums! {
     Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),
-        Attention(spec), Norm(spec), GroupNorm(spec), Transpose(spec), Resize(spec), RegionPool(spec), Recurrent(spec),
+        Attention(spec), Transpose(spec), Resize(spec), RegionPool(spec), Recurrent(spec),
         Extents(values);
-        MatMul { spec, epilogue }, Conv { spec, epilogue }, Slice { starts, steps }, Concat { axis },
+        MatMul { spec, epilogue }, Conv { spec, epilogue }, Norm { spec, epilogue }, GroupNorm { spec, epilogue }, Slice { starts, steps }, Concat { axis },
         Pad { mode, lo }, Gather { axis }, GatherElements { axis }, GatherNd { batch_dims },
         ScatterElements { axis, mode }, ScatterNd { mode }, CumSum { axis, exclusive, reverse },
         TopK { axis, largest };

@@ -250,8 +250,14 @@ pub enum CpuOp<'a> {
     ArgReduce(ArgReduce),
     Softmax(Softmax),
     Attention(Attention),
-    Norm(Norm),
-    GroupNorm(GroupNorm),
+    Norm {
+        spec: Norm,
+        epilogue: Option<Program<'a>>,
+    },
+    GroupNorm {
+        spec: GroupNorm,
+        epilogue: Option<Program<'a>>,
+    },
     Transpose(Transpose),
     /// Broadcasts to the result's shape.
     Expand,

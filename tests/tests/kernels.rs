@@ -107,7 +107,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
         Kind::Attention(..) => extents(1)[3] + extents(2)[2],
         // A step works on the last one's result, twice rounded.
         Kind::Recurrent(spec) => 4.0 * (f64::from(spec.hidden) + 40.0) * extents(0)[0],
-        Kind::Reduce(_) | Kind::CumSum { .. } | Kind::Softmax(_) | Kind::Norm(_) | Kind::GroupNorm(_) => {
+        Kind::Reduce(_) | Kind::CumSum { .. } | Kind::Softmax(_) | Kind::Norm(..) | Kind::GroupNorm(..) => {
             count(&extents(0))
         }
         Kind::Pointwise(_)

@@ -28,8 +28,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
         | Kind::Attention(..)
-        | Kind::Norm(_)
-        | Kind::GroupNorm(_)
+        | Kind::Norm(..)
+        | Kind::GroupNorm(..)
         | Kind::Transpose(_)
         | Kind::Expand
         | Kind::Slice { .. }

@@ -86,7 +86,8 @@ LAPIDARY_FN void store_stats(const Params<Policy>& p, i64 row, Compute<typename 
 
 // A team of ROW_THREADS a row. PER_THREAD > 0 holds the row in registers (n <= ROW_THREADS * PER_THREAD); 0 reads
 // it three times.
-template <class Policy>
+// Program::apply is what becomes of each normalized element.
+template <class Policy, class Program>
 LAPIDARY_FN void rows(const Params<Policy>& p) {
   using X = typename Policy::X;
   using Y = typename Policy::Y;
@@ -154,7 +155,7 @@ LAPIDARY_FN void rows(const Params<Policy>& p) {
       scaling.template apply<VEC>(i, normal);
       Compute<Y> out[VEC];
 #pragma unroll
-      for (int e = 0; e < VEC; ++e) out[e] = math::cast<Y>(normal[e]);
+      for (int e = 0; e < VEC; ++e) out[e] = math::cast<Y>(Program::apply(normal[e]));
       store_values<Y, VEC>(y + i, out);
     });
     if (T::member() == 0 && row < p.rows) store_stats(p, row, mean, inv_std);

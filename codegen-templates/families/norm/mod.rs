@@ -9,6 +9,7 @@ use lapidary_runtime::op::{Arg, GroupNorm, Instr, Norm, NormKind, ScalarOp};
 use crate::arch::Arch;
 use crate::call::{As, Call, Place};
 use crate::candidate::{Answer, Candidate, Launch, Shapes};
+use crate::epilogue;
 use crate::extent::Expr;
 use crate::families::pointwise::Elementwise;
 use crate::families::softmax::{Team, check_float, row_teams, team_work};
@@ -23,10 +24,10 @@ const THREADS: u32 = 256;
 
 /// Implementations of normalizations.
 pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
-    let rows = if let Kind::Norm(spec) = &problem.kind {
-        Rows::of_norm(problem, spec, shapes)
-    } else if let Kind::GroupNorm(spec) = &problem.kind {
-        Rows::of_groups(problem, spec)
+    let rows = if let Kind::Norm(spec, program) = &problem.kind {
+        Rows::of_norm(problem, spec, program.as_ref(), shapes)
+    } else if let Kind::GroupNorm(spec, program) = &problem.kind {
+        Rows::of_groups(problem, spec, program.as_ref())
     } else {
         return Answer::default();
     };
@@ -45,8 +46,10 @@ enum Affine {
 }
 
 /// A normalization as rows of `n` elements.
-struct Rows {
+struct Rows<'p> {
     name: &'static str,
+    /// What is applied to each element in the end.
+    program: Option<&'p Program>,
     kind: NormKind,
     affine: Affine,
     rows: Expr,
@@ -54,8 +57,13 @@ struct Rows {
     epsilon: f32,
 }
 
-impl Rows {
-    fn of_norm(problem: &Problem, spec: &Norm, shapes: &Shapes<'_>) -> Result<Rows, String> {
+impl<'p> Rows<'p> {
+    fn of_norm(
+        problem: &Problem,
+        spec: &Norm,
+        program: Option<&'p Program>,
+        shapes: &Shapes<'_>,
+    ) -> Result<Rows<'p>, String> {
         let x = problem.input(0)?;
         let axis = usize::from(spec.axis);
         let factors: Vec<&Operand> = [1, 2].into_iter().filter_map(|k| problem.optional_input(k)).collect();
@@ -66,6 +74,7 @@ impl Rows {
                 NormKind::Rms => "rms_norm",
             },
             kind: spec.kind,
+            program,
             affine: if of_row && !factors.is_empty() { Affine::Element } else { Affine::None },
             rows: product(&x.dims[..axis]),
             n: product(&x.dims[axis..]),
@@ -73,7 +82,7 @@ impl Rows {
         })
     }
 
-    fn of_groups(problem: &Problem, spec: &GroupNorm) -> Result<Rows, String> {
+    fn of_groups(problem: &Problem, spec: &GroupNorm, program: Option<&'p Program>) -> Result<Rows<'p>, String> {
         let x = problem.input(0)?;
         let [batch, channels, spatial @ ..] = x.dims.as_slice() else {
             return Err("the operand has fewer than two axes".to_owned());
@@ -83,6 +92,7 @@ impl Rows {
         let spatial = product(spatial);
         Ok(Rows {
             name: "group_norm",
+            program,
             kind: NormKind::Layer,
             rows: batch.clone() * groups.clone(),
             n: channels.clone() * spatial.clone(),
@@ -95,6 +105,7 @@ impl Rows {
         let (x, y) = (problem.input(0)?, problem.output(0)?);
         let factors = [problem.optional_input(1), problem.optional_input(2)];
         [Some(x), Some(y), factors[0], factors[1]].into_iter().flatten().try_for_each(check_float)?;
+        self.program.map_or(Ok(()), print::check)?;
         let behind = self.affine == Affine::None && factors.iter().any(Option::is_some);
         let mut answer = Answer::default();
         for team in row_teams(&self.n, x, shapes) {
@@ -133,8 +144,11 @@ impl Rows {
         let fused = self.affine != Affine::None;
         let factor = |k: usize| problem.optional_input(k).filter(|_| fused);
         let type_of = |k: usize| print::type_name(factor(k).map_or(x.dtype, |factor| factor.dtype));
-        let mut call =
-            Call::new(FAMILY, format!("{}_{}", self.name, x.dtype), "Normalizes rows by their own statistics");
+        // A pointwise kernel behind the normalization applies the program with the scale.
+        let program = self.program.filter(|_| matches!(result, Place::Output(..)));
+        let stem = format!("{}{}_{}", self.name, program.map_or(String::new(), epilogue::stem), x.dtype);
+        let mut call = Call::new(FAMILY, stem, "Normalizes rows by their own statistics");
+        call.declare(behind(program, x.dtype));
         call.using("X", print::type_name(x.dtype));
         call.using("Scale", type_of(1));
         call.using("Bias", type_of(2));
@@ -194,15 +208,25 @@ impl Rows {
             types.push(factor.dtype);
             inputs.push((Place::input(k), factor.dims.clone()));
         }
-        steps.push(Instr::unary(ScalarOp::Cast, y.dtype, value));
+        steps.push(Instr::unary(ScalarOp::Cast, x.dtype, value));
         let outputs = vec![Arg::Step(steps.len() as u16 - 1)];
-        Ok(Elementwise {
-            program: Program { inputs: types, steps, outputs },
-            inputs,
-            outputs: vec![(Place::output(0), y.dtype)],
-            dims: y.dims.clone(),
-        })
+        let affine = Program { inputs: types, steps, outputs };
+        let program = self.program.map_or_else(|| affine.clone(), |program| program.inline(0, &affine, 0));
+        Ok(Elementwise { program, inputs, outputs: vec![(Place::output(0), y.dtype)], dims: y.dims.clone() })
     }
+}
+
+/// The struct that applies a program to a normalized element of type `x`.
+fn behind(program: Option<&Program>, x: DType) -> String {
+    let compute = print::compute_type(x);
+    let body = match program {
+        Some(program) => {
+            let result = print::operand(program.outputs[0]);
+            format!("{}    return {result};\n", print::statements(program, "    "))
+        }
+        None => "    return x0;\n".to_owned(),
+    };
+    format!("struct Program {{\n  static LAPIDARY_FN {compute} apply({compute} x0) {{\n{body}  }}\n}};")
 }
 
 /// Whether a factor holds one row, which all rows use.

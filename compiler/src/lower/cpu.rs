@@ -40,8 +40,12 @@ pub fn cpu_op<'b>(kind: &Kind, dim: &mut dyn FnMut(&Expr) -> Dim, bump: &'b Bump
         Kind::ArgReduce(spec) => CpuOp::ArgReduce(*spec),
         Kind::Softmax(spec) => CpuOp::Softmax(*spec),
         Kind::Attention(spec, _) => CpuOp::Attention(*spec),
-        Kind::Norm(spec) => CpuOp::Norm(*spec),
-        Kind::GroupNorm(spec) => CpuOp::GroupNorm(*spec),
+        Kind::Norm(spec, epilogue) => {
+            CpuOp::Norm { spec: *spec, epilogue: epilogue.as_ref().map(|program| pointwise(program, bump)) }
+        }
+        Kind::GroupNorm(spec, epilogue) => {
+            CpuOp::GroupNorm { spec: *spec, epilogue: epilogue.as_ref().map(|program| pointwise(program, bump)) }
+        }
         Kind::Transpose(spec) => CpuOp::Transpose(*spec),
         Kind::Expand => CpuOp::Expand,
         Kind::Slice { starts, steps } => CpuOp::Slice { starts: dims(starts), steps: bump.alloc_slice_copy(steps) },

@@ -392,8 +392,8 @@ fn kind_of(graph: &Graph, node: &Node) -> Option<Kind> {
             };
             Kind::Attention(*spec, Box::new(places))
         }
-        Op::Norm(spec) => Kind::Norm(*spec),
-        Op::GroupNorm(spec) => Kind::GroupNorm(*spec),
+        Op::Norm(spec, epilogue) => Kind::Norm(*spec, epilogue.clone()),
+        Op::GroupNorm(spec, epilogue) => Kind::GroupNorm(*spec, epilogue.clone()),
         Op::Transpose(spec) => Kind::Transpose(*spec),
         Op::Expand(_) => Kind::Expand,
         Op::Slice { starts, steps, .. } => Kind::Slice { starts: starts.clone(), steps: steps.clone() },
@@ -433,8 +433,8 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
         | Kind::Attention(..)
-        | Kind::Norm(_)
-        | Kind::GroupNorm(_)
+        | Kind::Norm(..)
+        | Kind::GroupNorm(..)
         | Kind::Transpose(_)
         | Kind::Expand
         | Kind::Concat { .. }
@@ -466,8 +466,8 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::ArgReduce(_) => "arg_reduce",
         Kind::Softmax(_) => "softmax",
         Kind::Attention(..) => "attention",
-        Kind::Norm(_) => "norm",
-        Kind::GroupNorm(_) => "group_norm",
+        Kind::Norm(..) => "norm",
+        Kind::GroupNorm(..) => "group_norm",
         Kind::Transpose(_) => "transpose",
         Kind::Expand => "expand",
         Kind::Slice { .. } => "slice",

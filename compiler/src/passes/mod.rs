@@ -146,6 +146,11 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(fuse::epilogue::rewrite),
     },
     Pass {
+        name: "norm-epilogue",
+        because: "an activation behind a normalization costs no second pass over its elements",
+        kind: Kind::Rule(fuse::norm_epilogue::rewrite),
+    },
+    Pass {
         name: "common-subexpression",
         because: "fusion can make equal programs of different chains",
         kind: Kind::Sweep(clean::cse::run),

@@ -165,7 +165,7 @@ impl Narrowing {
     /// The type of a result of the narrow operation, by inference: some results are `f32` in any case.
     fn result_type(&self, op: &Op, ty: &Type) -> Type {
         match op {
-            Op::Norm(_) if ty.dims.last().is_some_and(|dim| dim.is(1)) && ty.dtype == DType::F32 => ty.clone(),
+            Op::Norm(..) if ty.dims.last().is_some_and(|dim| dim.is(1)) && ty.dtype == DType::F32 => ty.clone(),
             _ => self.ty(ty),
         }
     }

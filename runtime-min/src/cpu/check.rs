@@ -142,15 +142,15 @@ impl Types<'_> {
                 [self.input(1)?, self.input(2)?, self.output(0)?].into_iter().try_for_each(|t| same(t, dtype))?;
                 self.operand(3).map_or(Ok(()), |mask| same(mask, dtype))?;
             }
-            CpuOp::Norm(_) => {
+            CpuOp::Norm { epilogue, .. } => {
                 float(self.input(0)?)?;
-                same(self.output(0)?, self.input(0)?)?;
                 [self.operand(1), self.operand(2)].into_iter().flatten().try_for_each(float)?;
                 [self.result(1), self.result(2)].into_iter().flatten().try_for_each(|t| same(t, DType::F32))?;
+                return self.in_place(epilogue.as_ref());
             }
-            CpuOp::GroupNorm(_) => {
+            CpuOp::GroupNorm { epilogue, .. } => {
                 [self.input(0)?, self.input(1)?, self.input(2)?].into_iter().try_for_each(float)?;
-                same(self.output(0)?, self.input(0)?)?;
+                return self.in_place(epilogue.as_ref());
             }
             CpuOp::Transpose(_) | CpuOp::Expand | CpuOp::Slice { .. } | CpuOp::Copy => {
                 same(self.output(0)?, self.input(0)?)?;
@@ -232,6 +232,16 @@ impl Types<'_> {
         }
         let stored: Vec<DType> = (0..self.outputs.len()).map(|k| self.output(k)).collect::<Check<_>>()?;
         Ok(Prepared { program: Some(compile(program, &stored)?) })
+    }
+
+    /// A result of operand 0's type, and a program of one input that keeps it.
+    fn in_place(&self, epilogue: Option<&Program<'_>>) -> Check<Prepared> {
+        let dtype = self.input(0)?;
+        same(self.output(0)?, dtype)?;
+        let Some(program) = epilogue else { return Ok(Prepared::default()) };
+        let [input] = program.inputs else { return Err("an epilogue that reads more than the result".to_owned()) };
+        same(*input, dtype)?;
+        Ok(Prepared { program: Some(compile(program, &[dtype])?) })
     }
 
     fn product(&self, epilogue: Option<&Program<'_>>) -> Check<Prepared> {

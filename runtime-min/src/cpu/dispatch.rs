@@ -105,6 +105,14 @@ fn run_pointwise(step: &Step<'_>, ready: &Prepared, memory: &mut Memory<'_>, scr
     unsafe { pointwise::run(program, &mut scratch.registers, step.inputs.iter().map(raw), outputs) };
 }
 
+/// Applies an epilogue of one input to a result in place; it reads `none` of the operands.
+fn finish(ready: &Prepared, out: &mut TensorMut<'_>, none: Inputs<'_>, scratch: &mut Scratch) {
+    if let Some(program) = &ready.program {
+        let mut finish = Finish::new(Some(program), &mut scratch.registers, out.dtype, out.dims, none);
+        finish.in_place(out.bytes, 0);
+    }
+}
+
 fn run_function(
     op: &CpuOp<'_>,
     ready: &Prepared,
@@ -142,11 +150,13 @@ fn run_function(
             attention::run(spec, [&q, &k, &v], inputs.get(3).as_ref(), outputs.first(), scratch);
         }
         CpuOp::Softmax(spec) => softmax::run(spec, &inputs.need(0), outputs.first(), scratch),
-        CpuOp::Norm(spec) => {
+        CpuOp::Norm { spec, .. } => {
             norm::run(spec, &inputs.need(0), inputs.get(1), inputs.get(2), outputs.all(), scratch);
+            finish(ready, outputs.first(), inputs.from(3), scratch);
         }
-        CpuOp::GroupNorm(spec) => {
+        CpuOp::GroupNorm { spec, .. } => {
             norm::run_groups(spec, &inputs.need(0), &inputs.need(1), &inputs.need(2), outputs.first());
+            finish(ready, outputs.first(), inputs.from(3), scratch);
         }
         CpuOp::Resize(spec) => {
             resize::run(spec, &inputs.need(0), inputs.get(1).as_ref(), outputs.first(), scratch);
@@ -237,8 +247,8 @@ fn move_bytes(
         | CpuOp::ArgReduce(_)
         | CpuOp::Softmax(_)
         | CpuOp::Attention(_)
-        | CpuOp::Norm(_)
-        | CpuOp::GroupNorm(_)
+        | CpuOp::Norm { .. }
+        | CpuOp::GroupNorm { .. }
         | CpuOp::Concat { .. }
         | CpuOp::Resize(_)
         | CpuOp::RegionPool(_)

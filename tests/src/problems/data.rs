@@ -109,7 +109,7 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
         (Kind::Range, _) => Tensor::from_f64s(dtype, dims, &[if operand == 0 { 3.0 } else { 2.0 }]),
         (Kind::Reduce(spec), _) => plain(dtype, dims, reduced(spec.kind), noise),
         // Means that cancel say nothing of the sum.
-        (Kind::Norm(_), 0) => plain(dtype, dims, Domain::Positive, noise),
+        (Kind::Norm(..), 0) => plain(dtype, dims, Domain::Positive, noise),
         (Kind::Pointwise(program), _) if converts_to_storage(program) => plain(dtype, dims, Domain::Whole, noise),
         (Kind::Pointwise(program), _) if program.steps.iter().any(|step| partial(step.op)) => {
             plain(dtype, dims, Domain::Positive, noise)

@@ -216,6 +216,15 @@ fn reductions() -> Problems {
     all
 }
 
+/// `x * sigmoid(x)`
+fn silu(dtype: DType) -> Program {
+    let steps = vec![
+        Instr::unary(ScalarOp::Sigmoid, dtype, Arg::Input(0)),
+        Instr::binary(ScalarOp::Mul, dtype, Arg::Input(0), Arg::Step(0)),
+    ];
+    Program { inputs: vec![dtype], steps, outputs: vec![Arg::Step(1)] }
+}
+
 /// What works on rows: softmax, normalizations, running sums, the largest elements.
 fn rows() -> Problems {
     let mut all = Problems::new();
@@ -226,7 +235,9 @@ fn rows() -> Problems {
             let x = operand(dtype, dims);
             all.push(("softmax", problem(Kind::Softmax(Softmax { axis, log }), from_ref(&x), from_ref(&x))));
         }
-        let norm = |kind, axis| Kind::Norm(Norm { kind, axis, epsilon: Scalar::float(F32, 1e-5) });
+        let spec = |kind, axis| Norm { kind, axis, epsilon: Scalar::float(F32, 1e-5) };
+        let norm = |kind, axis| Kind::Norm(spec(kind, axis), None);
+        let silu = Some(silu(dtype));
         let (x, row) = (operand(dtype, "b s 768"), operand(dtype, "768"));
         all.push((
             "layer norm",
@@ -237,14 +248,21 @@ fn rows() -> Problems {
         let with_statistics = problem(norm(NormKind::Layer, 2), from_ref(&x), &[x.clone(), mean.clone(), mean]);
         all.push(("norm without scale", with_statistics));
         let column = operand(dtype, "s 1");
-        let odd = problem(norm(NormKind::Layer, 1), &[x.clone(), column.clone(), column], from_ref(&x));
-        all.push(("norm scaled otherwise", odd));
+        let columns = [x.clone(), column.clone(), column];
+        all.push(("norm scaled otherwise", problem(norm(NormKind::Layer, 1), &columns, from_ref(&x))));
+        let odd = Kind::Norm(spec(NormKind::Layer, 1), silu.clone());
+        all.push(("norm scaled otherwise with silu", problem(odd, &columns, from_ref(&x))));
+        let rows = [x.clone(), row.clone()];
+        let rms = Kind::Norm(spec(NormKind::Rms, 2), silu.clone());
+        all.push(("rms norm with silu", problem(rms, &rows, from_ref(&x))));
         let mut half = problem(norm(NormKind::Layer, 2), &[x.clone(), row.clone(), row], &[x]);
         half.inputs[1] = None;
         all.push(("norm with a bias alone", half));
         let (x, channel) = (operand(dtype, "b 32 h w"), operand(dtype, "32"));
         let spec = GroupNorm { groups: 8, epsilon: Scalar::float(F32, 1e-5) };
-        all.push(("group norm", problem(Kind::GroupNorm(spec), &[x.clone(), channel.clone(), channel], &[x])));
+        let channels = [x.clone(), channel.clone(), channel];
+        all.push(("group norm", problem(Kind::GroupNorm(spec, None), &channels, from_ref(&x))));
+        all.push(("group norm with silu", problem(Kind::GroupNorm(spec, silu), &channels, &[x])));
     }
     for dtype in NUMBERS {
         let x = operand(dtype, "b s");

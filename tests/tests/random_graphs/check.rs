@@ -23,7 +23,8 @@ pub struct Failure {
 }
 
 /// The passes behind which sums and products are formed in another order, or rounded less often.
-const ROUNDING: &[&str] = &["conv-affine", "reduction", "norm", "norm-operand", "group-norm", "softmax", "attention"];
+const ROUNDING: &[&str] =
+    &["conv-affine", "reduction", "norm", "norm-operand", "group-norm", "softmax", "attention", "norm-epilogue"];
 
 /// What was seen, to show that the properties are not held by graphs of nothing.
 #[derive(Clone, Debug, Default)]

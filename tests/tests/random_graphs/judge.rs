@@ -55,7 +55,7 @@ pub struct Looks {
 fn looks(graph: &Graph, inputs: &[Tensor], seeds: std::ops::Range<u64>) -> Looks {
     let symbols = symbols(graph, inputs);
     let roots = |id| match &graph.node(id).op {
-        Op::Norm(_) | Op::GroupNorm(_) => true,
+        Op::Norm(..) | Op::GroupNorm(..) => true,
         Op::Pool(spec, _) => matches!(spec.kind, PoolKind::Lp(_)),
         Op::Reduce(spec) => spec.kind == ReduceKind::L2,
         Op::Pointwise(program) => has_step(program, &[ScalarOp::Sqrt, ScalarOp::Rsqrt, ScalarOp::Pow]),
@@ -342,7 +342,7 @@ impl Shaker {
             Rounds::Yes => {
                 let floor = match op {
                     // States and normalized numbers are sums of some of a magnitude around 1, which may cancel.
-                    Op::Recurrent(_) | Op::Norm(_) | Op::GroupNorm(_) => 4.0,
+                    Op::Recurrent(_) | Op::Norm(..) | Op::GroupNorm(..) => 4.0,
                     // Here it is the operand's elements that may cancel.
                     Op::Resize(..) => largest_of(&moved),
                     Op::Softmax(spec) if spec.log => largest_of(&moved),
@@ -441,8 +441,8 @@ fn rounds(op: &Op) -> Rounds {
         | Op::Reduce(_)
         | Op::Softmax(_)
         | Op::Attention(_)
-        | Op::Norm(_)
-        | Op::GroupNorm(_)
+        | Op::Norm(..)
+        | Op::GroupNorm(..)
         | Op::ScatterElements { .. }
         | Op::ScatterNd { .. }
         | Op::Resize(..)

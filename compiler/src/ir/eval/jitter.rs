@@ -31,8 +31,8 @@ fn sums(node: &Node) -> bool {
             | Op::Reduce(_)
             | Op::Softmax(_)
             | Op::Attention(_)
-            | Op::Norm(_)
-            | Op::GroupNorm(_)
+            | Op::Norm(..)
+            | Op::GroupNorm(..)
             | Op::Recurrent(_)
     )
 }

@@ -83,8 +83,8 @@ pub fn eval_node(op: &Op, inputs: &[Option<&Tensor>], symbols: &dyn Fn(&str) -> 
         Op::ArgReduce(spec) => order::arg_reduce(spec, x.get(0)?),
         Op::Attention(spec) => attention::attention(spec, x.get(0)?, x.get(1)?, x.get(2)?, x.optional(3)),
         Op::Softmax(spec) => norm::softmax(spec, x.get(0)?),
-        Op::Norm(spec) => norm::norm(spec, x.get(0)?, x.optional(1), x.optional(2)),
-        Op::GroupNorm(spec) => norm::group_norm(spec, x.get(0)?, x.get(1)?, x.get(2)?),
+        Op::Norm(spec, epilogue) => norm::norm(spec, epilogue.as_ref(), x.get(0)?, x.optional(1), x.optional(2)),
+        Op::GroupNorm(spec, epilogue) => norm::group_norm(spec, epilogue.as_ref(), x.get(0)?, x.get(1)?, x.get(2)?),
         Op::BitCast(dtype) => {
             let x = x.get(0)?;
             Tensor::new(*dtype, x.dims.clone(), x.bytes.clone()).map(|y| vec![y])

@@ -5,8 +5,10 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{GroupNorm, Norm, NormKind, Softmax};
 
 use super::index::{self, Walk};
+use super::pointwise;
 use super::scalar;
 use super::tensor::{Tensor, Values};
+use crate::ir::Program;
 
 fn floats(x: &Tensor) -> Result<Vec<f64>, String> {
     match x.decode() {
@@ -35,6 +37,7 @@ pub(super) fn softmax(spec: &Softmax, x: &Tensor) -> Result<Vec<Tensor>, String>
 /// Results y, the rows' means, and their inverse deviations (both `f32`, the row axes at extent 1).
 pub(super) fn norm(
     spec: &Norm,
+    epilogue: Option<&Program>,
     x: &Tensor,
     scale: Option<&Tensor>,
     bias: Option<&Tensor>,
@@ -67,11 +70,10 @@ pub(super) fn norm(
     let rows = dims.iter().product();
     means.resize(rows, f64::NAN);
     inverses.resize(rows, f64::NAN);
-    Ok(vec![
-        Tensor::from_f64s(x.dtype, x.dims.clone(), &values),
-        Tensor::from_f64s(DType::F32, dims.clone(), &means),
-        Tensor::from_f64s(DType::F32, dims, &inverses),
-    ])
+    let mut results = pointwise::finish(Values::Float(values), x.dtype, x.dims.clone(), epilogue, &[])?;
+    results.push(Tensor::from_f64s(DType::F32, dims.clone(), &means));
+    results.push(Tensor::from_f64s(DType::F32, dims, &inverses));
+    Ok(results)
 }
 
 /// Normalizes in place; the mean (0 where it is not taken out) and the inverse deviation.
@@ -88,7 +90,13 @@ fn normalize(kind: NormKind, epsilon: f64, row: &mut [f64]) -> (f64, f64) {
 }
 
 /// Normalization over groups of channels of x `[n, c, spatial..]`; scale and bias `[c]`.
-pub(super) fn group_norm(spec: &GroupNorm, x: &Tensor, scale: &Tensor, bias: &Tensor) -> Result<Vec<Tensor>, String> {
+pub(super) fn group_norm(
+    spec: &GroupNorm,
+    epilogue: Option<&Program>,
+    x: &Tensor,
+    scale: &Tensor,
+    bias: &Tensor,
+) -> Result<Vec<Tensor>, String> {
     let [_, channels, spatial @ ..] = x.dims.as_slice() else {
         return Err(format!("no groups of channels in extents {:?}", x.dims));
     };
@@ -105,7 +113,7 @@ pub(super) fn group_norm(spec: &GroupNorm, x: &Tensor, scale: &Tensor, bias: &Te
     for (k, plane) in values.chunks_exact_mut(area.max(1)).enumerate() {
         plane.iter_mut().for_each(|v| *v = *v * factors[k % channels] + terms[k % channels]);
     }
-    Ok(vec![Tensor::from_f64s(x.dtype, x.dims.clone(), &values)])
+    pointwise::finish(Values::Float(values), x.dtype, x.dims.clone(), epilogue, &[])
 }
 
 #[cfg(test)]
@@ -143,15 +151,15 @@ mod tests {
         let scale = f64s(&[2], &[1.0, 10.0]);
         let bias = f64s(&[1], &[100.0]);
         let spec = Norm { kind: NormKind::Layer, axis: 1, epsilon };
-        let y = norm(&spec, &x, Some(&scale), Some(&bias)).unwrap();
+        let y = norm(&spec, None, &x, Some(&scale), Some(&bias)).unwrap();
         let inverse = 1.0 / 1.25f64.sqrt();
         close(&y[0].to_f64s(), &[100.0 - inverse, 100.0 + 10.0 * inverse, 100.0, 100.0]);
         assert_eq!((y[1].dims.as_slice(), y[1].to_f64s()), ([2, 1].as_slice(), vec![2.0, -2.0]));
         assert_eq!(y[2].to_f64s(), [f64::from(inverse as f32), 2.0]);
         // From axis 0: one row of four.
-        let y = norm(&Norm { axis: 0, ..spec }, &x, None, None).unwrap();
+        let y = norm(&Norm { axis: 0, ..spec }, None, &x, None, None).unwrap();
         assert_eq!((y[1].dims.as_slice(), y[1].to_f64s()), ([1, 1].as_slice(), vec![0.0]));
-        let y = norm(&Norm { kind: NormKind::Rms, ..spec }, &f64s(&[1, 2], &[1.0, 7.0]), None, None).unwrap();
+        let y = norm(&Norm { kind: NormKind::Rms, ..spec }, None, &f64s(&[1, 2], &[1.0, 7.0]), None, None).unwrap();
         close(&y[0].to_f64s(), &[1.0 / 25.25f64.sqrt(), 7.0 / 25.25f64.sqrt()]);
     }
 
@@ -160,13 +168,13 @@ mod tests {
         let spec = GroupNorm { groups: 2, epsilon: Scalar::float(DType::F32, 0.0) };
         let x = f64s(&[1, 4, 1], &[1.0, 3.0, 10.0, 30.0]);
         let (scale, bias) = (f64s(&[4], &[1.0, 1.0, 2.0, 2.0]), f64s(&[4], &[0.0, 0.0, 0.0, 5.0]));
-        close(&group_norm(&spec, &x, &scale, &bias).unwrap()[0].to_f64s(), &[-1.0, 1.0, -2.0, 7.0]);
+        close(&group_norm(&spec, None, &x, &scale, &bias).unwrap()[0].to_f64s(), &[-1.0, 1.0, -2.0, 7.0]);
         // As many groups as channels: instance normalization.
         let spec = GroupNorm { groups: 2, epsilon: Scalar::float(DType::F32, 0.0) };
         let x = f64s(&[1, 2, 2], &[1.0, 3.0, 10.0, 30.0]);
         let ones = f64s(&[2], &[1.0, 1.0]);
         let zeros = f64s(&[2], &[0.0, 0.0]);
-        close(&group_norm(&spec, &x, &ones, &zeros).unwrap()[0].to_f64s(), &[-1.0, 1.0, -1.0, 1.0]);
-        assert!(group_norm(&GroupNorm { groups: 3, ..spec }, &x, &ones, &zeros).is_err());
+        close(&group_norm(&spec, None, &x, &ones, &zeros).unwrap()[0].to_f64s(), &[-1.0, 1.0, -1.0, 1.0]);
+        assert!(group_norm(&GroupNorm { groups: 3, ..spec }, None, &x, &ones, &zeros).is_err());
     }
 }

@@ -25,8 +25,8 @@ pub fn extents_of(op: &Op) -> Vec<&Expr> {
         | Op::ArgReduce(_)
         | Op::Softmax(_)
         | Op::Attention(_)
-        | Op::Norm(_)
-        | Op::GroupNorm(_)
+        | Op::Norm(..)
+        | Op::GroupNorm(..)
         | Op::BitCast(_)
         | Op::Transpose(_)
         | Op::Concat { .. }

@@ -86,8 +86,8 @@ fn elements(op: &Op, inputs: &[Option<Known>], dims: &[usize], range: Bounds<'_>
         | Op::ArgReduce(_)
         | Op::Softmax(_)
         | Op::Attention(_)
-        | Op::Norm(_)
-        | Op::GroupNorm(_)
+        | Op::Norm(..)
+        | Op::GroupNorm(..)
         | Op::BitCast(_)
         | Op::Concat { .. }
         | Op::Pad { .. }

@@ -41,9 +41,9 @@ pub enum Op {
     /// Operands q, k, v, mask?.
     Attention(Attention),
     /// Operands x, scale?, bias?. Results y, mean?, inverse deviation?.
-    Norm(Norm),
+    Norm(Norm, Option<Program>),
     /// Operands x, scale, bias.
-    GroupNorm(GroupNorm),
+    GroupNorm(GroupNorm, Option<Program>),
     /// The same elements in the same order under another shape.
     Reshape(Vec<Expr>),
     /// The same bits as elements of this type, which has as many and is not `bool`.
@@ -159,8 +159,8 @@ impl Op {
             Op::ArgReduce(_) => "arg_reduce",
             Op::Softmax(_) => "softmax",
             Op::Attention(_) => "attention",
-            Op::Norm(_) => "norm",
-            Op::GroupNorm(_) => "group_norm",
+            Op::Norm(..) => "norm",
+            Op::GroupNorm(..) => "group_norm",
             Op::Reshape(_) => "reshape",
             Op::BitCast(_) => "bit_cast",
             Op::Transpose(_) => "transpose",
@@ -211,7 +211,9 @@ impl Op {
     /// The epilogue program, where the operation has one.
     pub fn epilogue(&self) -> Option<&Program> {
         match self {
-            Op::MatMul(_, epilogue) | Op::Conv(_, epilogue) => epilogue.as_ref(),
+            Op::MatMul(_, epilogue) | Op::Conv(_, epilogue) | Op::Norm(_, epilogue) | Op::GroupNorm(_, epilogue) => {
+                epilogue.as_ref()
+            }
             _ => None,
         }
     }

@@ -185,14 +185,16 @@ fn visit<F: Fields>(op: &mut Op, f: &mut F) -> Done {
             f.unless("unseen", &mut spec.unseen, Unseen::Nan)?;
             f.unless("math", &mut spec.math, Math::Exact)
         }
-        Op::Norm(spec) => {
+        Op::Norm(spec, epilogue) => {
             f.field("kind", &mut spec.kind)?;
             f.field("axis", &mut spec.axis)?;
-            f.field("epsilon", &mut spec.epsilon)
+            f.field("epsilon", &mut spec.epsilon)?;
+            f.block("epilogue", epilogue)
         }
-        Op::GroupNorm(spec) => {
+        Op::GroupNorm(spec, epilogue) => {
             f.field("groups", &mut spec.groups)?;
-            f.field("epsilon", &mut spec.epsilon)
+            f.field("epsilon", &mut spec.epsilon)?;
+            f.block("epilogue", epilogue)
         }
         Op::Transpose(spec) => permutation(spec, f),
         Op::BitCast(dtype) => f.field("to", dtype),
@@ -356,8 +358,8 @@ pub(super) fn blanks() -> Vec<Op> {
         Op::ArgReduce(ArgReduce { largest: false, axis: 0, select_last: false }),
         Op::Softmax(Softmax { axis: 0, log: false }),
         Op::Attention(Attention { scale: epsilon, causal: false, unseen: Unseen::Nan, math }),
-        Op::Norm(Norm { kind: NormKind::Layer, axis: 0, epsilon }),
-        Op::GroupNorm(GroupNorm { groups: 1, epsilon }),
+        Op::Norm(Norm { kind: NormKind::Layer, axis: 0, epsilon }, None),
+        Op::GroupNorm(GroupNorm { groups: 1, epsilon }, None),
         Op::Reshape(Vec::new()),
         Op::BitCast(DType::U8),
         Op::Transpose(Transpose { rank: 0, perm: [0; MAX_RANK] }),

@@ -167,7 +167,7 @@ fn norm_from(
     }
     let spec = Norm { kind, axis: axis as u8, epsilon: Scalar::float(DType::F32, epsilon) };
     let wanted = (0..3).rev().find(|&k| wants_statistic(cx, kind, k)).map_or(1, |k| k + 1);
-    Ok(cx.b.node_with(Op::Norm(spec), &inputs, wanted)?)
+    Ok(cx.b.node_with(Op::Norm(spec, None), &inputs, wanted)?)
 }
 
 /// Whether result `k` of the IR's operation is needed. Root-mean-square norms have no mean among their results.
@@ -293,7 +293,7 @@ fn grouped(cx: &mut Cx<'_, '_>, x: ValueId, scale: ValueId, bias: ValueId, group
     let (scale, bias) = (cx.b.cast(scale, dtype)?, cx.b.cast(bias, dtype)?);
     let groups = u32::try_from(groups).map_err(|_| Fault::Invalid(format!("there are {groups} groups")))?;
     let epsilon = Scalar::float(DType::F64, epsilon(cx, 1e-5)?);
-    Ok(cx.b.node(Op::GroupNorm(GroupNorm { groups, epsilon }), &[x, scale, bias])?)
+    Ok(cx.b.node(Op::GroupNorm(GroupNorm { groups, epsilon }, None), &[x, scale, bias])?)
 }
 
 /// x / norm(x), and 0 where the norm is 0.

@@ -38,7 +38,7 @@ fn scaled(graph: &Graph, id: NodeId, y: ValueId, (normalized, scale): (Operand, 
     let zeros = Bytes::from(vec![0; ty.dtype.bits() / 8 * channels as usize]);
     let zeros = Constant { bytes: zeros, initializer: None };
     let bias = patch.constant(Type { dtype: ty.dtype, dims: per_channel }, zeros);
-    let norm = patch.node(Op::GroupNorm(spec), [x.into(), scale, bias]);
+    let norm = patch.node(Op::GroupNorm(spec, None), [x.into(), scale, bias]);
     Some(patch.replace(y, norm))
 }
 
@@ -46,7 +46,9 @@ fn shifted(graph: &Graph, id: NodeId, y: ValueId, (scaled, bias): (Operand, Oper
     let (scaled, bias) = (scaled.value()?, bias.value()?);
     let norm = graph.producer(scaled)?;
     let node = graph.node(norm);
-    let (Op::GroupNorm(spec), &[Some(x), Some(scale), Some(zeros)]) = (&node.op, &node.inputs[..]) else { return None };
+    let (Op::GroupNorm(spec, None), &[Some(x), Some(scale), Some(zeros)]) = (&node.op, &node.inputs[..]) else {
+        return None;
+    };
     let ty = graph.ty(x);
     let fits = graph.ty(y) == ty && of_channels(graph.ty(bias), ty);
     if !fits || only_user(graph, scaled) != Some(id) || !is_filled(graph, zeros, 0.0) {
@@ -54,7 +56,7 @@ fn shifted(graph: &Graph, id: NodeId, y: ValueId, (scaled, bias): (Operand, Oper
     }
     let mut patch = Patch::new(&[norm, id]);
     let bias = patch.node(Op::Reshape(vec![ty.dims[1].clone()]), [bias.into()]);
-    let norm = patch.node(Op::GroupNorm(*spec), [Ref::from(x), scale.into(), bias]);
+    let norm = patch.node(Op::GroupNorm(*spec, None), [Ref::from(x), scale.into(), bias]);
     Some(patch.replace(y, norm))
 }
 
@@ -64,11 +66,11 @@ fn normalization(graph: &Graph, value: ValueId) -> Option<(Expr, ValueId, f64)> 
     let x = node.inputs.first().copied().flatten()?;
     let dims = &graph.ty(x).dims;
     match (&node.op, &node.inputs[1..]) {
-        (Op::Norm(spec), []) if spec.kind == NormKind::Layer && node.outputs.first() == Some(&Some(value)) => {
+        (Op::Norm(spec, None), []) if spec.kind == NormKind::Layer && node.outputs.first() == Some(&Some(value)) => {
             let sets = dims[..usize::from(spec.axis)].iter().fold(Expr::constant(1), |count, dim| count * dim.clone());
             Some((sets, x, spec.epsilon.as_f64()))
         }
-        (Op::GroupNorm(spec), &[Some(scale), Some(bias)])
+        (Op::GroupNorm(spec, None), &[Some(scale), Some(bias)])
             if is_filled(graph, scale, 1.0) && is_filled(graph, bias, 0.0) =>
         {
             Some((dims[0].clone() * Expr::from(spec.groups as usize), x, spec.epsilon.as_f64()))

@@ -37,7 +37,7 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     }
     let spec = Norm { kind, axis, epsilon: Scalar::float(DType::F32, epsilon) };
     let mut patch = Patch::new(&between(graph, &[x], id)?);
-    let norm = patch.node(Op::Norm(spec), [x.into()]);
+    let norm = patch.node(Op::Norm(spec, None), [x.into()]);
     Some(patch.replace(y, norm))
 }
 

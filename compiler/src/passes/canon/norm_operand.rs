@@ -20,7 +20,7 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
 fn norm_for(graph: &Graph, value: ValueId, user: NodeId) -> Option<(NodeId, Norm, [Option<ValueId>; 3])> {
     let id = graph.producer(value)?;
     let node = graph.node(id);
-    let Op::Norm(spec) = &node.op else { return None };
+    let Op::Norm(spec, None) = &node.op else { return None };
     let statistics = node.outputs[1..].iter().flatten().any(|value| !graph.uses(*value).is_empty());
     if node.outputs.first() != Some(&Some(value)) || statistics || only_user(graph, value) != Some(user) {
         return None;
@@ -70,6 +70,6 @@ fn narrow(graph: &Graph, id: NodeId, y: ValueId) -> Option<Patch> {
 fn replaced(from: &[NodeId], spec: Norm, operands: [Option<Ref>; 3], y: ValueId) -> Patch {
     let count = operands.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     let mut patch = Patch::new(from);
-    let norm = patch.node_with_gaps(Op::Norm(spec), operands[..count].to_vec());
+    let norm = patch.node_with_gaps(Op::Norm(spec, None), operands[..count].to_vec());
     patch.replace(y, norm)
 }

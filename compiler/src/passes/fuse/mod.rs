@@ -4,6 +4,7 @@ pub mod attention;
 pub mod conv_affine;
 pub mod epilogue;
 pub mod matmul_transpose;
+pub mod norm_epilogue;
 pub mod pointwise;
 pub mod product_view;
 

@@ -165,7 +165,7 @@ pub fn norm(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     }
     let spec = Norm { kind, axis, epsilon: Scalar::float(DType::F32, f64::from(1e-3f32)) };
     let wanted = choices.below(3) + 1;
-    let results = g.builder().node_with(Op::Norm(spec), &operands, wanted)?;
+    let results = g.builder().node_with(Op::Norm(spec, None), &operands, wanted)?;
     Ok(results.into_iter().flatten().collect())
 }
 
@@ -177,7 +177,7 @@ pub fn group_norm(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let scale = g.constant(dtype, &[channels], choices);
     let bias = g.constant(dtype, &[channels], choices);
     let spec = GroupNorm { groups, epsilon: Scalar::float(DType::F32, f64::from(1e-3f32)) };
-    Ok(vec![g.builder().node(Op::GroupNorm(spec), &[x, scale, bias])?])
+    Ok(vec![g.builder().node(Op::GroupNorm(spec, None), &[x, scale, bias])?])
 }
 
 pub fn cum_sum(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {

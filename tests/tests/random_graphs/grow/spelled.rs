@@ -81,7 +81,7 @@ pub fn group_norm(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
         let scale = filled(g, dtype, groups, if choices.once_in(5) { 2.0 } else { 1.0 });
         let bias = filled(g, dtype, groups, 0.0);
         let spec = GroupNorm { groups: groups as u32, epsilon: Scalar::float(DType::F64, EPSILON) };
-        g.builder().node(Op::GroupNorm(spec), &[view, scale, bias])?
+        g.builder().node(Op::GroupNorm(spec, None), &[view, scale, bias])?
     } else {
         normalize(g, view, &[2], 0, choices)?.0
     };

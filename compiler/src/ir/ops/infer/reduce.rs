@@ -4,11 +4,12 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{ArgReduce, GroupNorm, Norm, Reduce, ReduceKind, Softmax};
 
 use super::dense::check_divides;
+use super::program::epilogue;
 use super::{
     Inference, Operands, check_axis, check_dtype, check_rank, check_same_dtype, is_arithmetic, is_arithmetic_float,
     tensor,
 };
-use crate::ir::{Expr, Type};
+use crate::ir::{Expr, Program, Type};
 
 /// The reduced axes stay with extent 1.
 pub(super) fn reduce(spec: &Reduce, inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {
@@ -57,7 +58,12 @@ pub(super) fn softmax(spec: &Softmax, inputs: &[Option<&Type>]) -> Result<Vec<Ty
 }
 
 /// Results y, mean and inverse deviation.
-pub(super) fn norm(spec: &Norm, inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Result<Vec<Type>, String> {
+pub(super) fn norm(
+    spec: &Norm,
+    program: Option<&Program>,
+    inputs: &[Option<&Type>],
+    cx: &mut Inference<'_>,
+) -> Result<Vec<Type>, String> {
     let operands = Operands::new(inputs, &["x", "scale", "bias"], 1)?;
     let x = operands.get(0)?;
     check_dtype("x", x, "a float type", is_arithmetic_float)?;
@@ -71,11 +77,14 @@ pub(super) fn norm(spec: &Norm, inputs: &[Option<&Type>], cx: &mut Inference<'_>
     let mut rows = x.dims.clone();
     rows[first..].fill(Expr::constant(1));
     let statistic = tensor(DType::F32, rows);
-    Ok(vec![x.clone(), statistic.clone(), statistic])
+    let mut types = epilogue(program, x.clone(), &[], cx)?;
+    types.extend([statistic.clone(), statistic]);
+    Ok(types)
 }
 
 pub(super) fn group_norm(
     spec: &GroupNorm,
+    program: Option<&Program>,
     inputs: &[Option<&Type>],
     cx: &mut Inference<'_>,
 ) -> Result<Vec<Type>, String> {
@@ -95,7 +104,7 @@ pub(super) fn group_norm(
         check_rank(name, ty, 1)?;
         cx.agree(&format!("the channels of x and {name}"), channels, &ty.dims[0])?;
     }
-    Ok(vec![x.clone()])
+    epilogue(program, x.clone(), &[], cx)
 }
 
 pub(super) fn cum_sum(axis: u8, inputs: &[Option<&Type>]) -> Result<Vec<Type>, String> {

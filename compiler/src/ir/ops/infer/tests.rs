@@ -265,11 +265,11 @@ fn reductions_keep_their_axes() {
 
 #[test]
 fn norms_have_three_results() {
-    let norm = Op::Norm(Norm { kind: NormKind::Layer, axis: 2, epsilon: Scalar::float(DType::F32, 1e-5) });
+    let norm = Op::Norm(Norm { kind: NormKind::Layer, axis: 2, epsilon: Scalar::float(DType::F32, 1e-5) }, None);
     check(&norm, &["f16[b;s;384]", "f16[384]"], "f16[b;s;384], f32[b;s;1], f32[b;s;1]");
     refuse(&norm, &["f16[b;s;384]", "f16[383]"], "extent 383 of axis 0 of scale does not broadcast to 384");
     refuse(&norm, &["f16[b;s;384]", "_", "f32[384]"], "bias is f32, and f16 is needed");
-    let group = Op::GroupNorm(GroupNorm { groups: 4, epsilon: Scalar::float(DType::F32, 1e-5) });
+    let group = Op::GroupNorm(GroupNorm { groups: 4, epsilon: Scalar::float(DType::F32, 1e-5) }, None);
     check(&group, &["f32[n;8;h;w]", "f32[8]", "f32[8]"], "f32[n;8;h;w]");
     refuse(&group, &["f32[n;6;h;w]", "f32[6]", "f32[6]"], "the channels are 6, which 4 groups do not divide");
     refuse(&group, &["f32[n;8;h;w]", "f32[8]"], "operand bias is missing");
