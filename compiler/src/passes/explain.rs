@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fuse::{epilogue, matmul_transpose, pointwise, reshape_behind};
-use super::report::{Apart, Kernel, Reason, listed};
+use super::report::{Apart, Kernel, Reason};
 use super::why::Why;
 use crate::diag::quoted;
 use crate::ir::{Graph, NodeId, Op, Origin, Use, ValueId};
@@ -70,7 +70,7 @@ fn pair(graph: &Graph, pair: &Pair) -> Option<Apart> {
         (_, Op::Softmax(_)) if Chain::around(graph, consumer).is_some() => return None,
         (Op::Transpose(_), _) if !is_beside_attention(graph, producer) => return None,
         (_, Op::Transpose(_)) if !is_beside_attention(graph, consumer) => return None,
-        (Op::Transpose(_), Op::Attention(_)) | (Op::Attention(_), Op::Transpose(_)) => {
+        (Op::Transpose(_), Op::Attention(_) | Op::Transpose(_)) | (Op::Attention(_), Op::Transpose(_)) => {
             (Reason::NoRule, BESIDE_ATTENTION.to_owned())
         }
         (Op::MatMul(..) | Op::Conv(..), Op::Pointwise(_)) => {
@@ -127,36 +127,55 @@ fn transpose(graph: &Graph, id: NodeId) -> Option<Apart> {
     }
     let mut kernels = vec![Kernel::of(graph, id)];
     let mut readers = Vec::new();
-    for reader in graph.uses(result) {
+    for reader in readers_behind(graph, result, is_view) {
         match reader {
             Use::Operand(node, at) => {
                 let kernel = Kernel::of(graph, node);
                 let why = match (&graph.node(node).op, matmul_transpose::why_not(graph, node, at)) {
                     (_, Some(why)) => why.text(graph),
-                    (Op::Attention(_), None) => BESIDE_ATTENTION.to_owned(),
+                    (Op::MatMul(..), None) if at < 2 => Why::View.text(graph),
                     (op, None) => format!("no {} reads through a transpose", op.name()),
                 };
-                readers.push(format!("{kernel} reads it, but {why}"));
+                readers.push(format!("{kernel} reads it: {why}"));
                 kernels.push(kernel);
             }
             Use::Output(k) => readers.push(format!("it is the output {}", quoted(&graph.outputs()[k].0))),
         }
     }
     let value = graph.value(result).name.to_string();
-    Some(Apart { reason: Reason::TransposeLeft, kernels, value, why: listed(&readers) })
+    Some(Apart { reason: Reason::TransposeLeft, kernels, value, why: readers.join("; ") })
 }
 
-/// Whether attention is all that reads the transpose at `id`, or what it reads.
+/// Whether attention is what the transpose at `id` reads, or all that reads it past views and other transposes.
 fn is_beside_attention(graph: &Graph, id: NodeId) -> bool {
-    let node = graph.node(id);
+    let (&[Some(x)], &[Some(result)]) = (&graph.node(id).inputs[..], &graph.node(id).outputs[..]) else { return false };
     let attends = |id: NodeId| matches!(graph.node(id).op, Op::Attention(_));
-    let operands = node.inputs.iter().flatten();
-    if operands.filter_map(|value| source(graph, *value)).any(|(producer, _)| attends(producer)) {
+    if source(graph, x).is_some_and(|(producer, _)| attends(producer)) {
         return true;
     }
-    let mut readers = node.outputs.iter().flatten().flat_map(|value| graph.uses(*value)).peekable();
-    readers.peek().is_some()
-        && readers.all(|reader| matches!(reader, Use::Operand(node, at) if attends(node) && at < 3))
+    let readers = readers_behind(graph, result, |op| is_view(op) || matches!(op, Op::Transpose(_)));
+    readers.iter().all(|reader| matches!(reader, Use::Operand(node, at) if attends(*node) && *at < 3))
+}
+
+/// Who reads a value, past the nodes to `pass`.
+fn readers_behind(graph: &Graph, value: ValueId, pass: impl Fn(&Op) -> bool) -> Vec<Use> {
+    let mut found = Vec::new();
+    let mut values = vec![value];
+    while let Some(value) = values.pop() {
+        for reader in graph.uses(value) {
+            match reader {
+                Use::Operand(node, _) if pass(&graph.node(node).op) => {
+                    values.extend(graph.node(node).outputs.iter().flatten());
+                }
+                Use::Operand(..) | Use::Output(_) => found.push(reader),
+            }
+        }
+    }
+    found
+}
+
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape(_) | Op::BitCast(_))
 }
 
 /// A softmax's products, in front of it and behind it, with nothing but views, transposes and programs in between.
@@ -200,7 +219,7 @@ fn nearest_product(graph: &Graph, id: NodeId, next: impl Fn(NodeId) -> Vec<NodeI
 fn source(graph: &Graph, value: ValueId) -> Option<(NodeId, bool)> {
     let mut producer = graph.producer(value)?;
     let mut viewed = false;
-    while let Op::Reshape(_) | Op::BitCast(_) = graph.node(producer).op {
+    while is_view(&graph.node(producer).op) {
         producer = graph.producer(graph.node(producer).inputs.first().copied().flatten()?)?;
         viewed = true;
     }
@@ -209,7 +228,7 @@ fn source(graph: &Graph, value: ValueId) -> Option<(NodeId, bool)> {
 
 /// Whether a node moves or computes elements of its own: views do not, nor do regions, whose nodes do.
 fn is_kernel(op: &Op) -> bool {
-    !matches!(op, Op::Reshape(_) | Op::BitCast(_) | Op::Extents { .. } | Op::RunCount | Op::If { .. } | Op::Loop { .. })
+    !is_view(op) && !matches!(op, Op::Extents { .. } | Op::RunCount | Op::If { .. } | Op::Loop { .. })
 }
 
 /// The nodes that follow from constants alone.

@@ -22,7 +22,7 @@ pub enum Why {
     AtLoad(ValueId),
     /// Programs of so many steps and operands together.
     Size { steps: usize, most_steps: usize, operands: usize, most_operands: usize },
-    /// Elements of the value are parts of bytes.
+    /// The value has a type that tensors are only stored in.
     Storage(ValueId),
     /// An epilogue has no address for the operand.
     NotAddressable(ValueId),
@@ -100,7 +100,10 @@ impl Why {
                 "one program of {steps} steps on {operands} operands would be larger than the bounds of {most_steps} steps and {most_operands} operands"
             ),
             Why::Storage(value) => {
-                format!("{}, whose elements are parts of bytes, which an epilogue does not address", typed(value))
+                format!(
+                    "{}, a type that tensors are only stored in, which an epilogue neither reads nor writes",
+                    typed(value)
+                )
             }
             Why::NotAddressable(value) => format!(
                 "{}: an epilogue reads operands of the result's shape, of one element a channel, or of one element",
@@ -109,11 +112,9 @@ impl Why {
             Why::Operands { needs, most } => {
                 format!("the epilogue would read {needs} operands besides the product, and it reads at most {most}")
             }
-            Why::NoShapeInFront(value) => format!(
-                "a reshape stands between, and the operand {} has no shape in front of it: {}",
-                name(value),
-                typed(value)
-            ),
+            Why::NoShapeInFront(value) => {
+                format!("a reshape stands between, and {}, which has no shape in front of it", typed(value))
+            }
             Why::View => "a reshape stands between, which no rule moves".to_owned(),
             Why::OtherAxes => {
                 "it moves other axes than the last two, which a product does not read in place".to_owned()
