@@ -233,7 +233,7 @@ impl Compiler {
         }
         match (out_dir, precision) {
             (Some(out_dir), Some(precision)) if wrong.is_empty() => {
-                Ok((out_dir, Options { targets, precision, profiles }))
+                Ok((out_dir, Options { targets, precision, profiles, ..Options::default() }))
             }
             _ => Err(Error::Call(wrong)),
         }
@@ -259,6 +259,7 @@ impl Compiler {
             model: &lapidary::facts(&self.model, model, options.precision),
             targets: &targets,
             runtime: Runtime::Version(env!("CARGO_PKG_VERSION")),
+            report: &compiled.report,
             golden: None,
         }))
     }

@@ -134,6 +134,7 @@ pub const CODES: &[Code] = &[
     Code { code: "E0413", meaning: "an input cannot be given the value that the caller fixes" },
     Code { code: "E0414", meaning: "an input cannot have the elements or the rank that the caller states" },
     Code { code: "E0501", meaning: "a target has no kernel for an operation" },
+    Code { code: "E0502", meaning: "neighbours were not fused, for a reason that the caller denies" },
     Code { code: "E0601", meaning: "kernels must be compiled and no CUDA compiler was found" },
     Code { code: "E0602", meaning: "the CUDA compiler does not know an architecture" },
     Code { code: "E0603", meaning: "the CUDA compiler cannot work" },

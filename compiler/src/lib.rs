@@ -27,30 +27,34 @@ pub mod select;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use diag::{Diagnostics, Result};
+use diag::Result;
 use emit::ModelFacts;
 use ir::Graph;
 use kernels::KernelSet;
 use lower::Target;
 use onnx::Numbers;
-use passes::{Precision, Report};
+use passes::{Limits, Precision, Reason, Report};
 use plan::CheckedPlan;
 use profiles::Profiles;
 
 /// What a model is compiled to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// In the order in which they are planned; one that is named twice is planned once.
     pub targets: Vec<Target>,
     pub precision: Precision,
     pub profiles: Profiles,
+    /// Which passes run.
+    pub limits: Limits,
+    /// Reasons for which no neighbours may stay apart.
+    pub deny: BTreeSet<Reason>,
 }
 
 /// A compiled model: the graph that all targets share, and a plan for each.
 pub struct Compiled {
     /// The graph behind the passes.
     pub graph: Graph,
-    /// What the passes did.
+    /// What the passes did, and what they left apart.
     pub report: Report,
     pub plans: Vec<TargetPlan>,
 }
@@ -65,12 +69,12 @@ pub struct TargetPlan {
 /// Compiles a model: the whole pipeline.
 ///
 /// # Errors
-/// Everything that is wrong with the model, all together.
+/// Everything that is wrong with the model, all together; E0502 for each pair of neighbours that `options` denies.
 pub fn compile(model: &onnx::Model, options: &Options) -> Result<Compiled> {
     let graph = onnx::import(model, &options.profiles)?;
     verified(&graph, "import");
-    let (graph, report) = optimize(graph, options.precision);
-    let mut errors = Diagnostics::new();
+    let (graph, report) = optimize_within(graph, options.precision, &options.limits);
+    let mut errors = report.denied(&options.deny);
     let mut seen = BTreeSet::new();
     let targets = options.targets.iter().filter(|target| seen.insert(**target));
     let plans = targets.filter_map(|&target| errors.keep(plan_for(&graph, target))).collect();
@@ -80,9 +84,14 @@ pub fn compile(model: &onnx::Model, options: &Options) -> Result<Compiled> {
 
 /// Runs the passes on an imported graph.
 pub fn optimize(graph: Graph, precision: Precision) -> (Graph, Report) {
+    optimize_within(graph, precision, &Limits::default())
+}
+
+/// Runs the passes that the limits allow.
+pub fn optimize_within(graph: Graph, precision: Precision, limits: &Limits) -> (Graph, Report) {
     let graph = passes::precision::apply(graph, precision);
     verified(&graph, "precision");
-    let (graph, report) = passes::run(graph);
+    let (graph, report) = passes::run_within(graph, limits);
     verified(&graph, "passes");
     (graph, report)
 }

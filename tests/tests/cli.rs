@@ -520,6 +520,117 @@ fn inspect_prints_each_stage_for_people_and_for_programs() {
     assert!(json("kernels")["steps"][0]["candidates"].is_array());
 }
 
+/// y = exp(p), where p = x w is an output too: steps that are no epilogue.
+fn apart() -> Vec<u8> {
+    let model = Builder::new("apart").input("x", FLOAT, &["2", "3"]).weight("w", &[3, 4]);
+    let model = model.node("MatMul", &["x", "w"], "p").node("Exp", &["p"], "e").node("Neg", &["e"], "y");
+    model.output("p").output("y").bytes()
+}
+
+#[test]
+fn inspect_explains_what_fused_and_what_did_not() {
+    let scratch = Scratch::with(apart());
+    let explain = "inspect model.onnx --stage passes --explain";
+    let text = scratch.done(explain).out;
+    let expected = "# Rewrites, numbered in order\n    \
+                    1 pointwise: Exp of\\ne (Exp) + Neg of\\ny (Neg)\n\n\
+                    # Neighbours that stay apart, and why\n\
+                    unfused-epilogue: matmul `MatMul of\\np (MatMul)` -> pointwise `Exp of\\ne (Exp), Neg of\\ny (Neg)`, \
+                    at \"p\"\n    \"p\" has several readers: pointwise `Exp of\\ne (Exp), Neg of\\ny (Neg)`, the output \
+                    \"p\"\n";
+    assert_eq!(text, expected);
+    assert_eq!(scratch.done(explain).out, text);
+    let json = scratch.done(&format!("{explain} --json --disable pointwise --stop-after-rewrite 7")).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    assert_eq!(json["disabled"], serde_json::json!(["pointwise"]));
+    assert_eq!(json["stop_after_rewrite"], 7);
+    assert_eq!(json["firings"], serde_json::json!([]));
+    assert_eq!(json["apart"][1]["reason"], "unfused-pointwise", "{json:#}");
+    assert_eq!(json["apart"][1]["kernels"][0]["op"], "pointwise");
+    assert_eq!(json["apart"][1]["kernels"][0]["onnx"], serde_json::json!(["Exp of\ne (Exp)"]));
+    assert_eq!(json["apart"][1]["value"], "e");
+    assert!(json["apart"][1]["why"].as_str().is_some_and(|why| why.starts_with("`pointwise` takes")), "{json:#}");
+    let firings: serde_json::Value =
+        serde_json::from_str(&scratch.done("inspect model.onnx --stage passes --json").out).expect("JSON");
+    let one = serde_json::json!({
+        "number": 1, "pass": "pointwise", "onnx": ["Exp of\ne (Exp)", "Neg of\ny (Neg)"], "changes": 1,
+    });
+    assert_eq!(firings["firings"], serde_json::json!([one]));
+    scratch.refused("inspect model.onnx --explain", 2, &["--explain is about the passes", "--stage passes"]);
+    let help = scratch.done("inspect --help").out;
+    assert!(help.contains("stop_after_rewrite") && help.contains("apart"), "{help}");
+}
+
+#[test]
+fn compile_writes_the_report_beside_the_sources() {
+    let scratch = Scratch::with(apart());
+    scratch.done("compile model.onnx -o crate");
+    let report = scratch.read("crate/passes.txt");
+    assert_eq!(report, scratch.done("inspect model.onnx --stage passes --explain").out);
+    scratch.done("compile model.onnx -o again/crate");
+    assert_eq!(scratch.read("again/crate/passes.txt"), report);
+    assert!(scratch.read("crate/README.md").contains("\n| `passes.txt` | "));
+    scratch.done("compile model.onnx -o crate --disable pointwise");
+    assert!(scratch.read("crate/passes.txt").starts_with("# Rewrites, numbered in order, with --disable pointwise\n"));
+}
+
+#[test]
+fn a_denied_reason_is_an_error_that_lists_where() {
+    let scratch = Scratch::with(apart());
+    for command in ["compile model.onnx -o crate", "inspect model.onnx --stage plan"] {
+        scratch.done(&format!("{command} --deny unfused-attention --deny unfused-norm"));
+        let words = format!("{command} --deny unfused-attention --deny unfused-epilogue");
+        scratch.refused(
+            &words,
+            1,
+            &["error[E0502]: unfused-epilogue: matmul", "--> value \"p\"", "has several readers"],
+        );
+        scratch.refused(
+            &format!("{command} --deny unfused"),
+            2,
+            &["there is no such reason", "unfused-attention, unfused-epilogue, unfused-pointwise, unfused-norm"],
+        );
+    }
+}
+
+/// A wrong result is bisected by the numbers of the report, on whatever command shows that it is wrong.
+#[test]
+fn rewrites_can_be_limited_wherever_a_model_is_compiled() {
+    let scratch = Scratch::with(apart());
+    let x = [1.0, -2.0, 3.0, 0.5, 0.25, -1.0];
+    scratch.write("x.npy", &npy("<f4", "2, 3", &floats(&x)));
+    scratch.write("test_data_set_0/input_0.pb", &tensor(&[2, 3], &x));
+    scratch.done("run model.onnx --target reference --input x=x.npy -o expected");
+    for (k, name) in ["p", "y"].into_iter().enumerate() {
+        let file = scratch.files("expected").remove(Path::new(&format!("{name}.npy"))).expect("an output");
+        let values: Vec<f32> = file[file.len() - 32..]
+            .chunks(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")))
+            .collect();
+        scratch.write(&format!("test_data_set_0/output_{k}.pb"), &tensor(&[2, 4], &values));
+    }
+    for limit in ["--disable pointwise", "--stop-after-rewrite 0", "--disable pointwise --disable epilogue"] {
+        let plan = scratch.done(&format!("inspect model.onnx --stage plan --json {limit}")).out;
+        let plan: serde_json::Value = serde_json::from_str(&plan).expect("JSON");
+        assert_eq!(plan["summary"]["nodes"], 3, "{limit}: {plan:#}");
+        scratch.done(&format!("compile model.onnx -o crate {limit}"));
+        scratch.done(&format!("run model.onnx --input x=x.npy -o out {limit}"));
+        assert!(scratch.done(&format!("verify . {limit}")).out.ends_with("2 comparisons ok on cpu\n"));
+        let bench = scratch.done(&format!("bench model.onnx --duration 0.01 --warm-up 0 --json {limit}")).out;
+        let bench: serde_json::Value = serde_json::from_str(&bench).expect("JSON");
+        assert_eq!(bench["nodes"], 3, "{limit}: {bench:#}");
+        // Rules are named in their order.
+        let said = limit.replace("--disable pointwise --disable epilogue", "--disable epilogue --disable pointwise");
+        assert_eq!(bench["pass_limits"], said);
+    }
+    for command in
+        ["inspect model.onnx", "compile model.onnx -o no", "verify .", "run model.onnx -o no", "bench model.onnx"]
+    {
+        let words = format!("{command} --disable fusion");
+        scratch.refused(&words, 2, &["there is no such rule; the rules are fold, identity", "attention, epilogue"]);
+    }
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let scratch = Scratch::with(model::chain(500));

@@ -47,7 +47,7 @@ impl Case {
             profiles.add(&name, range);
         }
         let targets: Vec<Target> = self.targets.iter().map(|target| target.parse().expect("a target")).collect();
-        let options = Options { targets, precision: Precision::default(), profiles };
+        let options = Options { targets, profiles, ..Options::default() };
         let compiled = lapidary::compile(&model, &options).unwrap_or_else(|errors| panic!("{errors}"));
         let golden = (!self.inputs.is_empty()).then(|| Golden {
             inputs: arrays(self.inputs.clone()),
@@ -72,6 +72,7 @@ impl Case {
                 Source::Workspace => Runtime::Path(folder.to_str().expect("a path of text")),
                 Source::Vendored => Runtime::Vendored,
             },
+            report: &compiled.report,
             golden: golden.as_ref(),
         })
     }

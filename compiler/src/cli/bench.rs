@@ -115,6 +115,7 @@ impl Bench {
             "target": plan.map(|plan| plan.target.to_string()),
             "device": engine::device_name(self.target),
             "precision": self.model.shape.precision.to_string(),
+            "pass_limits": compiled.report.limits.to_string(),
             "inputs": shapes,
             "graph_mode": graph_mode,
             "l2": "warm",

@@ -5,7 +5,7 @@ use lapidary::Options;
 use lapidary::ir::Type;
 use lapidary::lower::Target;
 
-use super::{Failure, ModelArgs, output};
+use super::{Failure, ModelArgs, engine, output};
 
 /// The command's arguments.
 #[derive(Args)]
@@ -21,11 +21,7 @@ impl Check {
     /// Reports everything that is not supported.
     pub fn run(self) -> Result<(), Failure> {
         let model = self.model.load()?;
-        let options = Options {
-            targets: self.target.clone(),
-            precision: self.model.shape.precision,
-            profiles: self.model.shape.profiles(),
-        };
+        let options = Options { targets: self.target.clone(), ..engine::options(&self.model.shape) };
         let compiled = lapidary::compile(&model, &options)?;
         let targets: Vec<String> = compiled.plans.iter().map(|plan| plan.target.to_string()).collect();
         output::line(format_args!("{}: supported on {}", self.model.model.display(), targets.join(", ")))?;

@@ -9,13 +9,15 @@ use lapidary::kernels::Toolchain;
 use lapidary::lower::Target;
 use lapidary::{Compiled, Options};
 
-use super::{Failure, ModelArgs, engine, golden, output, progress};
+use super::{DenyArgs, Failure, ModelArgs, engine, golden, output, progress};
 
 /// The command's arguments.
 #[derive(Args)]
 pub struct Compile {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    deny: DenyArgs,
     /// The folder that becomes the crate.
     #[arg(short, long)]
     output: PathBuf,
@@ -51,11 +53,8 @@ impl Compile {
         let package = self.package()?;
         let stale = self.stale()?;
         let model = self.model.load()?;
-        let options = Options {
-            targets: self.target.clone(),
-            precision: self.model.shape.precision,
-            profiles: self.model.shape.profiles(),
-        };
+        let options =
+            Options { targets: self.target.clone(), deny: self.deny.reasons(), ..engine::options(&self.model.shape) };
         let spinner = progress::spinner("compiling".to_owned());
         let compiled = lapidary::compile(&model, &options)?;
         spinner.finish_and_clear();
@@ -93,6 +92,7 @@ impl Compile {
             model: &lapidary::facts(&self.model.model, &model, options.precision),
             targets: &targets,
             runtime: self.runtime(),
+            report: &compiled.report,
             golden: golden.as_ref(),
         });
         folder::write(&self.output, &files, stale)?;

@@ -43,7 +43,12 @@ pub fn compile(model: &Model, place: Place, options: Options) -> Result<Compiled
 
 /// Options without targets.
 pub fn options(shape: &ShapeArgs) -> Options {
-    Options { targets: Vec::new(), precision: shape.precision, profiles: shape.profiles() }
+    Options {
+        precision: shape.precision,
+        profiles: shape.profiles(),
+        limits: shape.limits.limits(),
+        ..Options::default()
+    }
 }
 
 /// The architecture of the first GPU.

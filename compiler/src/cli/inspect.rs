@@ -1,26 +1,42 @@
 //! `lapidary inspect`: what a stage makes of a model.
 
 use clap::{Args, ValueEnum};
-use lapidary::ir::{Graph, ValueId};
+use lapidary::ir::{Graph, Origin, ValueId};
 use lapidary::lower::{Alternatives, Program, Residency, SegmentId, Step, Target};
-use lapidary::passes::Report;
+use lapidary::passes::{Firing, Kernel, Report};
 use lapidary::select::Pick;
 use lapidary::{TargetPlan, ir, onnx};
 use serde_json::{Value, json};
 
-use super::{Failure, Format, ModelArgs, engine, output};
+use super::{DenyArgs, Failure, Format, ModelArgs, engine, output};
+
+const REPORT_JSON: &str = "JSON of --stage passes --explain:
+  disabled            the rules of --disable
+  stop_after_rewrite  the number of --stop-after-rewrite, or null
+  firings             in order, each with number (from 1), pass, onnx (the names of the ONNX nodes that it rewrote), and
+                      changes (1; of a sweep, how often it changed something)
+  apart               in the graph's order, each with reason (what --deny takes), kernels (in the order of the data, each
+                      with op and onnx), value (the ONNX name of the tensor between them), and why
+Without --explain, firings stand beside the graph.";
 
 /// The command's arguments.
 #[derive(Args)]
+#[command(after_long_help = REPORT_JSON)]
 pub struct Inspect {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    deny: DenyArgs,
     /// The stage whose product is printed.
     #[arg(long, value_enum, default_value = "plan")]
     stage: Stage,
     /// What to compile for.
     #[arg(long, default_value = "cpu")]
     target: Target,
+    /// With --stage passes: instead of the graph, print each rewrite with its number, and for neighbours that stay apart
+    /// the reason.
+    #[arg(long)]
+    explain: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -43,6 +59,9 @@ impl Inspect {
     /// Prints the product of the stage.
     pub fn run(self) -> Result<(), Failure> {
         let format = if self.json { Format::Json } else { Format::Text };
+        if self.explain && self.stage != Stage::Passes {
+            return Err(Failure::usage("--explain is about the passes", "give --stage passes with it"));
+        }
         let model = self.model.load()?;
         let options = engine::options(&self.model.shape);
         let graph = onnx::import(&model, &options.profiles)?;
@@ -52,7 +71,11 @@ impl Inspect {
                 Format::Text => output::line(ir::text::print(&graph).trim_end()),
             };
         }
-        let (graph, report) = lapidary::optimize(graph, options.precision);
+        let (graph, report) = lapidary::optimize_within(graph, options.precision, &options.limits);
+        report.denied(&self.deny.reasons()).check()?;
+        if self.stage == Stage::Passes && self.explain {
+            return explain(&report, format);
+        }
         if self.stage == Stage::Passes {
             return passes(&graph, &report, format);
         }
@@ -77,20 +100,49 @@ impl Inspect {
 fn passes(graph: &Graph, report: &Report, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => {
-            let firings: Vec<Value> =
-                report.firings.iter().map(|firing| json!({ "pass": firing.pass, "at": firing.at })).collect();
             let mut out = graph_json(graph);
-            out["firings"] = json!(firings);
+            out["firings"] = firings(report);
             output::line(format_args!("{out:#}"))
         }
         Format::Text => {
             output::line(ir::text::print(graph).trim_end())?;
             for firing in &report.firings {
-                output::line(format_args!("# {}: {}", firing.pass, firing.at))?;
+                output::line(format_args!("# {firing}"))?;
             }
             Ok(())
         }
     }
+}
+
+fn explain(report: &Report, format: Format) -> Result<(), Failure> {
+    if format == Format::Text {
+        return output::line(report.to_string().trim_end());
+    }
+    let kernel = |kernel: &Kernel| json!({ "op": kernel.op, "onnx": names(&kernel.onnx) });
+    let apart = report.apart.iter().map(|apart| {
+        json!({
+            "reason": apart.reason.id(),
+            "kernels": apart.kernels.iter().map(kernel).collect::<Vec<_>>(),
+            "value": apart.value,
+            "why": apart.why,
+        })
+    });
+    let out = json!({
+        "disabled": report.limits.disabled.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "stop_after_rewrite": report.limits.stop_after,
+        "firings": firings(report),
+        "apart": apart.collect::<Vec<_>>(),
+    });
+    output::line(format_args!("{out:#}"))
+}
+
+fn firings(report: &Report) -> Value {
+    let one = |(k, firing): (usize, &Firing)| json!({ "number": k + 1, "pass": firing.pass, "onnx": names(&firing.onnx), "changes": firing.changes });
+    report.firings.iter().enumerate().map(one).collect()
+}
+
+fn names(origin: &Origin) -> Vec<&str> {
+    origin.0.iter().map(|name| &**name).collect()
 }
 
 /// A graph or a region for a program: values by their numbers, each with name and type where it is made.

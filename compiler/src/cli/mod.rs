@@ -20,13 +20,14 @@ mod run;
 mod spread;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use lapidary::diag::Diagnostics;
 use lapidary::onnx::{self, Model, Numbers};
-use lapidary::passes::Precision;
+use lapidary::passes::{Limits, PassName, Precision, Reason};
 use lapidary::profiles::Profiles;
 
 pub use failure::Failure;
@@ -111,6 +112,39 @@ struct ShapeArgs {
     /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
     #[arg(long, default_value = "fp32")]
     precision: Precision,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// Which passes run: for finding the rewrite that makes a result wrong.
+#[derive(Args, Clone)]
+struct LimitArgs {
+    /// Leave out a rule; repeated, several. `inspect --stage passes --explain` names those that fired.
+    #[arg(long = "disable", value_name = "RULE")]
+    disabled: Vec<PassName>,
+    /// Make the first N rewrites alone, by the numbers of `inspect --stage passes --explain`.
+    #[arg(long, value_name = "N")]
+    stop_after_rewrite: Option<usize>,
+}
+
+impl LimitArgs {
+    fn limits(&self) -> Limits {
+        Limits { disabled: self.disabled.iter().copied().collect(), stop_after: self.stop_after_rewrite }
+    }
+}
+
+/// What must not be left apart.
+#[derive(Args, Clone)]
+struct DenyArgs {
+    /// Make it an error that neighbours stay apart for this reason, such as unfused-attention; repeated, several.
+    #[arg(long = "deny", value_name = "REASON")]
+    deny: Vec<Reason>,
+}
+
+impl DenyArgs {
+    fn reasons(&self) -> BTreeSet<Reason> {
+        self.deny.iter().copied().collect()
+    }
 }
 
 fn parse_count(text: &str) -> Result<(String, usize), String> {

@@ -58,7 +58,7 @@ impl Verify {
         }
         let graph = onnx::import(&model, &profiles)?;
         let saved = self.save.as_deref().map(|folder| Saved::new(folder, &profiles)).transpose()?;
-        let options = Options { targets: Vec::new(), precision: self.shape.precision, profiles };
+        let options = Options { profiles, ..engine::options(&self.shape) };
         let checks = if self.target == Place::Reference {
             self.reference(&graph, &dir.cases, saved.as_ref())?
         } else {

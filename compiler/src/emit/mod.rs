@@ -21,7 +21,7 @@ use lapidary_runtime::DType;
 use crate::TargetPlan;
 use crate::ir::Graph;
 use crate::lower::Target;
-use crate::passes::Precision;
+use crate::passes::{Precision, Report};
 use crate::plan::CheckedPlan;
 use interface::Interface;
 use text::Page;
@@ -50,7 +50,7 @@ pub fn emit(emission: &Emission<'_>) -> CrateFiles {
 }
 
 /// Prints the sources of a crate as a module of another crate, which has to depend on `lapidary-runtime` itself.
-/// Weights that are too large for a binary are not embedded. `runtime` and `golden` of the emission are not used;
+/// Weights that are too large for a binary are not embedded. `runtime`, `report` and `golden` of the emission are not used;
 /// `src/lib.rs` is the module's file.
 pub fn module(emission: &Emission<'_>) -> Module {
     let interface = interface(emission);
@@ -104,6 +104,8 @@ pub struct Emission<'a> {
     /// At least one; all of the same graph.
     pub targets: &'a [EmittedTarget<'a>],
     pub runtime: Runtime<'a>,
+    /// What the passes did with the graph of all targets.
+    pub report: &'a Report,
     /// What the crate's own smoke test compares with.
     pub golden: Option<&'a Golden>,
 }
@@ -210,6 +212,7 @@ fn facts<'p>(page: &'p Page<'_>) -> api::Facts<'p> {
 fn texts(page: &Page<'_>, files: &mut CrateFiles) {
     put(files, "Cargo.toml", page.manifest());
     put(files, "README.md", page.readme());
+    put(files, "passes.txt", page.emission.report.to_string());
     put(files, "src/lib.rs", api::lib(page.interface, &facts(page)));
     put(files, "src/plan.rs", page.plan());
     put(files, "examples/run.rs", page.example());

@@ -62,6 +62,11 @@ impl Patch {
         Ref::Constant(self.constants.len() - 1)
     }
 
+    /// The ONNX nodes of what it rewrites.
+    pub fn origin(&self, graph: &Graph) -> Origin {
+        self.from.iter().fold(Origin::default(), |origin, &node| origin.merge(&graph.node(node).origin))
+    }
+
     /// Makes `with` stand for `value` everywhere.
     pub fn replace(mut self, value: ValueId, with: impl Into<Ref>) -> Patch {
         self.replace.push((value, with.into()));
@@ -71,7 +76,7 @@ impl Patch {
 
 /// Carries out a patch. An error says why the patch is wrong, and leaves the uses of every value as they were.
 pub fn apply(graph: &mut Graph, patch: Patch) -> Result<(), String> {
-    let origin = patch.from.iter().fold(Origin::default(), |origin, &node| origin.merge(&graph.node(node).origin));
+    let origin = patch.origin(graph);
     let name = match patch.replace.first() {
         Some((value, _)) => graph.value(*value).name.clone(),
         None => return Err("the patch replaces nothing".to_owned()),

@@ -5,12 +5,22 @@
 
 mod canon;
 mod clean;
+mod explain;
 mod fuse;
+mod limits;
 mod matching;
 pub mod precision;
+mod report;
+mod why;
 
-use crate::ir::{self, Graph, NodeId, Patch};
+use std::collections::BTreeSet;
+
+use crate::ir::{self, Graph, NodeId, Origin, Patch};
+use explain::Notes;
+pub use limits::{Limits, PassName};
 pub use precision::Precision;
+pub use report::{Apart, Firing, Kernel, Reason, Report};
+use why::Why;
 
 /// A pass and why it stands where it stands.
 pub struct Pass {
@@ -24,6 +34,9 @@ pub struct Pass {
 pub enum Kind {
     /// One node at a time, again and again until nothing fires.
     Rule(fn(&Graph, NodeId) -> Option<Patch>),
+    /// The same, and why it leaves the chain that ends at a node. It is asked right behind the rule's last firing, as later
+    /// passes rewrite what the rule looks at.
+    Chain(fn(&Graph, NodeId) -> Option<Patch>, fn(&Graph, NodeId) -> Why),
     /// The whole graph; returns how often it changed something.
     Sweep(fn(&mut Graph) -> usize),
 }
@@ -138,7 +151,7 @@ pub const PIPELINE: &[Pass] = &[
     Pass {
         name: "attention",
         because: "what stands between its products is one program now, and its products have no epilogues yet",
-        kind: Kind::Rule(fuse::attention::rewrite),
+        kind: Kind::Chain(fuse::attention::rewrite, fuse::attention::why_not),
     },
     Pass {
         name: "epilogue",
@@ -158,94 +171,112 @@ pub const PIPELINE: &[Pass] = &[
     Pass { name: "dead-code", because: "what was fused is left behind", kind: Kind::Sweep(clean::dead::run) },
 ];
 
-/// What the passes did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub firings: Vec<Firing>,
-}
-
-/// One application of a rule, or of a sweep that changed something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Firing {
-    pub pass: &'static str,
-    /// The ONNX nodes of the node that the rule looked at; for a sweep, how often it changed something.
-    pub at: String,
-}
-
-impl Report {
-    /// How often a pass fired.
-    pub fn count(&self, pass: &str) -> usize {
-        self.firings.iter().filter(|firing| firing.pass == pass).count()
-    }
-}
-
 /// Runs every pass of [`PIPELINE`] on a verified graph.
-pub fn run(mut graph: Graph) -> (Graph, Report) {
-    let mut report = Report::default();
-    for pass in PIPELINE {
-        run_pass(pass, &mut graph, &mut report);
-    }
-    (graph, report)
+pub fn run(graph: Graph) -> (Graph, Report) {
+    run_within(graph, &Limits::default())
 }
 
-/// Runs one pass, for tests of it alone.
+/// Runs the passes that the limits allow.
+pub fn run_within(mut graph: Graph, limits: &Limits) -> (Graph, Report) {
+    let mut run = Run::within(limits);
+    for pass in PIPELINE {
+        run.pass(pass, &mut graph);
+    }
+    run.report.apart = explain::apart(&graph, &run.notes);
+    (graph, run.report)
+}
+
+/// Runs one pass, for tests of it alone; its report explains nothing.
 pub fn run_only(name: &str, mut graph: Graph) -> (Graph, Report) {
-    let mut report = Report::default();
+    let mut run = Run::within(&Limits::default());
     if let Some(pass) = PIPELINE.iter().find(|pass| pass.name == name) {
-        run_pass(pass, &mut graph, &mut report);
+        run.pass(pass, &mut graph);
         graph.remove_dead();
     }
-    (graph, report)
+    (graph, run.report)
 }
 
-fn run_pass(pass: &Pass, graph: &mut Graph, report: &mut Report) {
-    regions(pass, graph, report);
-    match pass.kind {
-        Kind::Sweep(run) => {
-            let changes = run(graph);
-            if changes > 0 {
-                report.firings.push(Firing { pass: pass.name, at: format!("{changes} times") });
+/// The passes under way.
+struct Run {
+    report: Report,
+    notes: Notes,
+}
+
+impl Run {
+    fn within(limits: &Limits) -> Run {
+        Run { report: Report { limits: limits.clone(), ..Report::default() }, notes: Notes::new() }
+    }
+
+    /// Whether another rewrite may be made by the pass.
+    fn allows(&self, pass: &Pass) -> bool {
+        let limits = &self.report.limits;
+        limits.allow(pass.name) && !limits.end_at(self.report.firings.len())
+    }
+
+    fn pass(&mut self, pass: &Pass, graph: &mut Graph) {
+        self.regions(pass, graph);
+        match pass.kind {
+            Kind::Sweep(run) if self.allows(pass) => self.sweep(pass, run, graph),
+            Kind::Sweep(_) => {}
+            Kind::Rule(rewrite) => while self.offer(pass, rewrite, graph) {},
+            Kind::Chain(rewrite, why_not) => {
+                while self.offer(pass, rewrite, graph) {}
+                explain::note(graph, why_not, &mut self.notes);
             }
         }
-        Kind::Rule(rewrite) => while sweep(pass, rewrite, graph, report) {},
     }
-}
 
-/// Offers every node to the rule once. Whether anything fired.
-fn sweep(pass: &Pass, rewrite: fn(&Graph, NodeId) -> Option<Patch>, graph: &mut Graph, report: &mut Report) -> bool {
-    let mut fired = false;
-    for id in graph.order() {
-        // A node that an earlier firing left without uses is no longer there in effect.
-        if !graph.node(id).outputs.iter().flatten().any(|value| !graph.uses(*value).is_empty()) {
-            continue;
+    fn sweep(&mut self, pass: &Pass, run: fn(&mut Graph) -> usize, graph: &mut Graph) {
+        let before: Vec<(NodeId, Origin)> =
+            graph.order().into_iter().map(|id| (id, graph.node(id).origin.clone())).collect();
+        let changes = run(graph);
+        if changes > 0 {
+            let gone = before.into_iter().filter(|(id, _)| !graph.contains(*id)).flat_map(|(_, origin)| origin.0);
+            let mut seen = BTreeSet::new();
+            let onnx = Origin(gone.filter(|name| seen.insert(name.clone())).collect());
+            self.report.firings.push(Firing { pass: pass.name, onnx, changes });
         }
-        let Some(patch) = rewrite(graph, id) else { continue };
-        let at = graph.node(id).origin.to_string();
-        if let Err(reason) = ir::apply(graph, patch) {
-            crate::bug!(dump: ir::text::print(graph); "pass {} at {at}: {reason}", pass.name);
-        }
-        report.firings.push(Firing { pass: pass.name, at });
-        fired = true;
     }
-    if fired {
-        graph.remove_dead();
-    }
-    fired
-}
 
-/// Runs a pass inside the regions of every node.
-fn regions(pass: &Pass, graph: &mut Graph, report: &mut Report) {
-    for id in graph.order() {
-        if graph.node(id).op.regions().is_empty() {
-            continue;
+    /// Offers every node to the rule once. Whether anything fired.
+    fn offer(&mut self, pass: &Pass, rewrite: fn(&Graph, NodeId) -> Option<Patch>, graph: &mut Graph) -> bool {
+        let mut fired = false;
+        for id in graph.order() {
+            if !self.allows(pass) {
+                break;
+            }
+            // A node that an earlier firing left without uses is no longer there in effect.
+            if !graph.node(id).outputs.iter().flatten().any(|value| !graph.uses(*value).is_empty()) {
+                continue;
+            }
+            let Some(patch) = rewrite(graph, id) else { continue };
+            let onnx = patch.origin(graph);
+            if let Err(reason) = ir::apply(graph, patch) {
+                crate::bug!(dump: ir::text::print(graph); "pass {} at {onnx}: {reason}", pass.name);
+            }
+            self.report.firings.push(Firing { pass: pass.name, onnx, changes: 1 });
+            fired = true;
         }
-        let op = graph.node(id).op.map_regions(|inner| {
-            let mut inner = inner.clone();
-            inner.symbols = graph.symbols_inside();
-            run_pass(pass, &mut inner, report);
-            inner.symbols.clear();
-            inner
-        });
-        graph.set_op(id, op);
+        if fired {
+            graph.remove_dead();
+        }
+        fired
+    }
+
+    /// Runs a pass inside the regions of every node.
+    fn regions(&mut self, pass: &Pass, graph: &mut Graph) {
+        for id in graph.order() {
+            if graph.node(id).op.regions().is_empty() {
+                continue;
+            }
+            let op = graph.node(id).op.map_regions(|inner| {
+                let mut inner = inner.clone();
+                inner.symbols = graph.symbols_inside();
+                self.pass(pass, &mut inner);
+                inner.symbols.clear();
+                inner
+            });
+            graph.set_op(id, op);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use lapidary_runtime::op::{MatMul, Transpose};
 
 use crate::ir::{Graph, NodeId, Op, Patch, Ref, ValueId};
+use crate::passes::why::Why;
 
 /// `a^T b -> matmul(transpose_a)(a, b)` and `a b^T -> matmul(transpose_b)(a, b)`
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
@@ -22,6 +23,16 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     let mut patch = Patch::new(&[id]);
     let product = patch.node(Op::MatMul(spec, epilogue.clone()), inputs.into_iter().map(Ref::from));
     Some(patch.replace(result, product))
+}
+
+/// Why the product at `id` does not read its operand `at` through the transpose that it comes from; `None` where it is no
+/// operand of a product, or comes from none.
+pub fn why_not(graph: &Graph, id: NodeId, at: usize) -> Option<Why> {
+    let node = graph.node(id);
+    let Op::MatMul(..) = node.op else { return None };
+    let value = node.inputs.get(at).copied().flatten().filter(|_| at < 2)?;
+    let Op::Transpose(_) = graph.node(graph.producer(value)?).op else { return None };
+    Some(if swapped(graph, value).is_some() { Why::WouldFuse("matmul-transpose") } else { Why::OtherAxes })
 }
 
 /// The operand of a transpose that swaps the last two axes and nothing else.
