@@ -56,7 +56,7 @@ static INPUTS: &[Port<'static>] = &[
 /// What the model gives.
 #[rustfmt::skip]
 static OUTPUTS: &[Port<'static>] = &[
-    /* 0 */ Port { name: "logits", tensor: 31 },
+    /* 0 */ Port { name: "logits", tensor: 27 },
 ];
 
 /// Every tensor: its type, its shape, and where it lies.
@@ -69,35 +69,31 @@ static TENSORS: &[Tensor<'static>] = &[
     /*  4 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(512) }, // bn1.bias
     /*  5 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(768) }, // bn1.mean
     /*  6 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(256) }, // bn1
-    /*  7 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1)], place: Place::Derived(0) }, // bn1
-    /*  8 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1)], place: Place::Derived(256) }, // bn1
-    /*  9 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1024) }, // bn2.scale
-    /* 10 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1280) }, // bn2.var
-    /* 11 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(512) }, // bn2
-    /* 12 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1536) }, // bn2.bias
-    /* 13 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1792) }, // bn2.mean
-    /* 14 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(768) }, // bn2
-    /* 15 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1)], place: Place::Derived(512) }, // bn2
-    /* 16 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1)], place: Place::Derived(768) }, // bn2
-    /* 17 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(0) }, // bn1
-    /* 18 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(0) }, // bn1
-    /* 19 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2048) }, // conv1.weight
-    /* 20 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Derived(1024) }, // bn1
-    /* 21 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(8), Dim::Const(8)], place: Place::Arena(1) }, // relu1
-    /* 22 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(4), Dim::Const(4)], place: Place::Arena(2) }, // pool
-    /* 23 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(512) }, // bn2
-    /* 24 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(512) }, // bn2
-    /* 25 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2560) }, // conv2.weight
-    /* 26 */ Tensor {
+    /*  7 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1)], place: Place::Derived(256) }, // bn1
+    /*  8 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1024) }, // bn2.scale
+    /*  9 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1280) }, // bn2.var
+    /* 10 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(512) }, // bn2
+    /* 11 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1536) }, // bn2.bias
+    /* 12 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1792) }, // bn2.mean
+    /* 13 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(768) }, // bn2
+    /* 14 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1)], place: Place::Derived(768) }, // bn2
+    /* 15 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(0) }, // bn1
+    /* 16 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2048) }, // conv1.weight
+    /* 17 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Derived(1024) }, // bn1
+    /* 18 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(8), Dim::Const(8)], place: Place::Arena(1) }, // relu1
+    /* 19 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(4), Dim::Const(4)], place: Place::Arena(2) }, // pool
+    /* 20 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(512) }, // bn2
+    /* 21 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2560) }, // conv2.weight
+    /* 22 */ Tensor {
         dtype: DType::F32,
         dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)],
         place: Place::Derived(1536),
     }, // bn2
-    /* 27 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(16), Dim::Const(4), Dim::Const(4)], place: Place::Arena(3) }, // relu2
-    /* 28 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(256)], place: Place::Arena(3) }, // flat
-    /* 29 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10), Dim::Const(256)], place: Place::Weight(7168) }, // fc.weight
-    /* 30 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10)], place: Place::Weight(17408) }, // fc.bias
-    /* 31 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(10)], place: Place::Arena(4) }, // logits
+    /* 23 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(16), Dim::Const(4), Dim::Const(4)], place: Place::Arena(3) }, // relu2
+    /* 24 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(256)], place: Place::Arena(3) }, // flat
+    /* 25 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10), Dim::Const(256)], place: Place::Weight(7168) }, // fc.weight
+    /* 26 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10)], place: Place::Weight(17408) }, // fc.bias
+    /* 27 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(10)], place: Place::Arena(4) }, // logits
 ];
 
 /// Runs once at load: what depends on the weights alone.
@@ -158,8 +154,8 @@ static INIT: &[Step<'static>] = &[
             ],
             outputs: &[Arg::Step(2)],
         })),
-        inputs: &[9, 10],
-        outputs: &[11],
+        inputs: &[8, 9],
+        outputs: &[10],
         label: "bn2 (BatchNormalization)",
     },
     // 3: f32[16], f32[16], f32[16], f32[16] -> f32[16]
@@ -179,8 +175,8 @@ static INIT: &[Step<'static>] = &[
             ],
             outputs: &[Arg::Step(4)],
         })),
-        inputs: &[12, 13, 9, 10],
-        outputs: &[14],
+        inputs: &[11, 12, 8, 9],
+        outputs: &[13],
         label: "bn2 (BatchNormalization)",
     },
     // 4: f32[8, 1, 3, 3], f32[8, 1, 1, 1] -> f32[8, 1, 3, 3]
@@ -190,8 +186,8 @@ static INIT: &[Step<'static>] = &[
             steps: &[Instr { op: ScalarOp::Mul, dtype: DType::F32, args: [Arg::Input(0), Arg::Input(1), Arg::Input(0)] }],
             outputs: &[Arg::Step(0)],
         })),
-        inputs: &[19, 18],
-        outputs: &[20],
+        inputs: &[16, 15],
+        outputs: &[17],
         label: "conv1 (Conv) + bn1 (BatchNormalization)",
     },
     // 5: f32[16, 8, 3, 3], f32[16, 1, 1, 1] -> f32[16, 8, 3, 3]
@@ -201,8 +197,8 @@ static INIT: &[Step<'static>] = &[
             steps: &[Instr { op: ScalarOp::Mul, dtype: DType::F32, args: [Arg::Input(0), Arg::Input(1), Arg::Input(0)] }],
             outputs: &[Arg::Step(0)],
         })),
-        inputs: &[25, 24],
-        outputs: &[26],
+        inputs: &[21, 20],
+        outputs: &[22],
         label: "conv2 (Conv) + bn2 (BatchNormalization)",
     },
 ];
@@ -231,8 +227,8 @@ static MAIN: &[Step<'static>] = &[
                 outputs: &[Arg::Step(1)],
             }),
         }),
-        inputs: &[0, 20, 8],
-        outputs: &[21],
+        inputs: &[0, 17, 7],
+        outputs: &[18],
         label: "conv1 (Conv) + bn1 (BatchNormalization) + relu1 (Relu)",
     },
     // 1: f32[batch, 8, 8, 8] -> f32[batch, 8, 4, 4], -
@@ -242,8 +238,8 @@ static MAIN: &[Step<'static>] = &[
             window: Window { rank: 2, size: [2, 2, 1], stride: [2, 2, 1], dilation: [1, 1, 1], pad_lo: [0, 0, 0], pad_hi: [0, 0, 0] },
             index_order: 0,
         })),
-        inputs: &[21],
-        outputs: &[22, NONE],
+        inputs: &[18],
+        outputs: &[19, NONE],
         label: "pool (MaxPool)",
     },
     // 2: f32[batch, 8, 4, 4], f32[16, 8, 3, 3], f32[16, 1, 1] -> f32[batch, 16, 4, 4]
@@ -267,8 +263,8 @@ static MAIN: &[Step<'static>] = &[
                 outputs: &[Arg::Step(1)],
             }),
         }),
-        inputs: &[22, 26, 16],
-        outputs: &[27],
+        inputs: &[19, 22, 14],
+        outputs: &[23],
         label: "conv2 (Conv) + bn2 (BatchNormalization) + relu2 (Relu)",
     },
     // 3: f32[batch, 256], f32[10, 256], f32[10] -> f32[batch, 10]
@@ -281,8 +277,8 @@ static MAIN: &[Step<'static>] = &[
                 outputs: &[Arg::Step(0)],
             }),
         }),
-        inputs: &[28, 29, 30],
-        outputs: &[31],
+        inputs: &[24, 25, 26],
+        outputs: &[27],
         label: "fc (Gemm)",
     },
 ];
