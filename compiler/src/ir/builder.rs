@@ -246,8 +246,12 @@ impl<'g> Builder<'g> {
     pub fn slice_axis(&mut self, x: ValueId, axis: usize, start: Expr, count: Expr) -> Built {
         let mut dims = self.dims(x);
         let mut starts = vec![Expr::constant(0); dims.len()];
-        starts[axis] = start;
-        dims[axis] = count;
+        let rank = dims.len();
+        let (Some(first), Some(extent)) = (starts.get_mut(axis), dims.get_mut(axis)) else {
+            return Err(format!("a slice along axis {axis} of a tensor of rank {rank}"));
+        };
+        *first = start;
+        *extent = count;
         let steps = vec![1; dims.len()];
         self.slice(x, starts, steps, dims)
     }

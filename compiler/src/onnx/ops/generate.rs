@@ -83,6 +83,9 @@ fn range_count(cx: &Cx<'_, '_>) -> Result<Expr, Fault> {
 /// the end; an index out of range hits nothing.
 fn one_hot(cx: &mut Cx<'_, '_>) -> Imported {
     let (indices, values) = (cx.input(0)?, cx.input(2)?);
+    if cx.b.rank(values) != 1 {
+        return Err(format!("values has rank {}, and must have rank 1: off and on", cx.b.rank(values)).into());
+    }
     let depth = depth(cx)?;
     let rank = cx.b.rank(indices) + 1;
     let axis = cx.attrs.int_or("axis", -1)?;

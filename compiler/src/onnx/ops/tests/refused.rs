@@ -73,3 +73,11 @@ fn padding_beyond_all_numbers_is_no_extent() {
     );
     assert!(case.fault().contains("9223372036854775807"), "{}", case.fault());
 }
+
+/// Found by the fuzzer.
+#[test]
+fn what_is_off_and_what_is_on_are_two_elements() {
+    let case = Case::new(13).input("at", DType::I64, &["3"]).input("values", DType::F32, &[]).ints("depth", &[4]);
+    let case = case.node("OneHot", "at depth values", "y", &[]);
+    assert_eq!(case.fault(), "values has rank 0, and must have rank 1: off and on");
+}
