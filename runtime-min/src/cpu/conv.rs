@@ -407,6 +407,45 @@ mod tests {
     }
 
     #[test]
+    fn threads_change_no_bit() {
+        let mut random = Random::new(13);
+        let window =
+            Window { rank: 2, size: [3, 5, 1], stride: [1; 3], dilation: [1; 3], pad_lo: [1, 2, 0], pad_hi: [1, 2, 0] };
+        let point = Window { size: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3], ..window };
+        // Gathered at once, block by block, not at all; one channel a result.
+        let cases = [
+            (window, 1, [33, 21, 19], 47),
+            (window, 1, [9, 70, 70], 20),
+            (point, 1, [65, 33, 31], 70),
+            (window, 40, [40, 33, 31], 40),
+            (window, 2, [32, 23, 23], 66),
+        ];
+        for (window, groups, [channels, height, width], maps) in cases {
+            let x_dims = [2, channels, height, width];
+            let w_dims = [maps, channels / groups, window.size[0] as usize, window.size[1] as usize];
+            let x = random.floats(x_dims.iter().product());
+            let w = random.floats(w_dims.iter().product());
+            let spec = Conv { window, groups: groups as u32, math: Math::Exact };
+            let convolve = |threads: usize| {
+                let out_dims = [2, maps, height, width];
+                let [mut a, mut b, mut gathered] = buffers();
+                let room = Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut Team::new(threads) };
+                let mut out = vec![0f32; out_dims.iter().product()];
+                let (xt, wt) = (tensor(&x, &x_dims), tensor(&w, &w_dims));
+                let finish = Epilogue::rounding(DType::F32);
+                run(&spec, &xt, &wt, &mut tensor_mut(&mut out, &out_dims), &finish, room);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let alone = convolve(1);
+            let c = Case { x: x_dims.to_vec(), w: w_dims.to_vec(), groups, window, out: vec![2, maps, height, width] };
+            let mut exact = vec![0.0; alone.len()];
+            visit(&c, |i, k, o| exact[o] += f64::from(x[i]) * f64::from(w[k]));
+            assert_close(&alone.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>(), &exact, 1e-4);
+            assert!(alone == convolve(2) && alone == convolve(3), "{window:?}");
+        }
+    }
+
+    #[test]
     fn transposed_convolutions_are_the_adjoint() {
         let mut random = Random::new(12);
         for round in 0..40 {

@@ -33,7 +33,19 @@ pub fn run_steps(
     };
     for (step, ready) in steps.steps.iter().zip(prepared_steps) {
         match &step.action {
-            Action::Cpu(op) => run_op(op, step, ready, memory, scratch)?,
+            Action::Cpu(op) => {
+                let t = std::time::Instant::now();
+                run_op(op, step, ready, memory, scratch)?;
+                if std::env::var_os("H5").is_some() {
+                    let d = memory.read(step.outputs[0]).dims;
+                    eprintln!(
+                        "H5 {:.1} {} {:?}",
+                        t.elapsed().as_secs_f64() * 1e6,
+                        format!("{op:?}").split([' ', '(']).next().unwrap(),
+                        (step.label, &d[..])
+                    );
+                }
+            }
             Action::If { then_segment, else_segment, .. } => {
                 let condition = memory.read(step.inputs[0]).bytes[0] != 0;
                 let branch = if condition { *then_segment } else { *else_segment };

@@ -101,7 +101,7 @@ mod tests {
     use crate::cpu::element::Number;
     use crate::cpu::memory::Plain;
     use crate::cpu::testing::{Random, assert_close, tensor, tensor_mut};
-    use crate::dtype::F16;
+    use crate::dtype::{Element, F16};
 
     fn multiply<A: Number + Plain, B: Number + Plain, O: Number + Plain>(
         spec: &MatMul,
@@ -136,6 +136,28 @@ mod tests {
             }
         }
         assert_close(&out, &exact, 1e-6);
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let mut random = Random::new(5);
+        for [batch, m, k, n] in [[1, 12, 384, 390], [3, 130, 70, 65], [1, 1, 900, 1000], [1, 300, 500, 1]] {
+            let (a, b) = (random.floats(batch * m * k), random.floats(batch * k * n));
+            let product = |threads: usize, transpose_b: bool| {
+                let mut out = vec![0f32; batch * m * n];
+                let [mut a_room, mut b_room, mut c] = core::array::from_fn(|_| Buffer::default());
+                let room = Room { a: &mut a_room, b: &mut b_room, c: &mut c, team: &mut Team::new(threads) };
+                let b_dims = if transpose_b { [batch, n, k] } else { [batch, k, n] };
+                let (at, bt) = (tensor(&a, &[batch, m, k]), tensor(&b, &b_dims));
+                let epilogue = Epilogue::rounding(f32::DTYPE);
+                run(&spec(false, transpose_b), &at, &bt, &mut tensor_mut(&mut out, &[batch, m, n]), &epilogue, room);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            for transpose_b in [false, true] {
+                let alone = product(1, transpose_b);
+                assert!(alone == product(2, transpose_b) && alone == product(3, transpose_b), "{batch} {m} {k} {n}");
+            }
+        }
     }
 
     #[test]

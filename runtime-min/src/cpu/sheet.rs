@@ -10,7 +10,7 @@ use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
 /// Positions that are folded side by side: they stay in registers from tap to tap.
-const PIECE: usize = 32;
+const PIECE: usize = 64;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
