@@ -2,6 +2,7 @@
 //!
 //! A [`Model`] owns the weights and is shared; a [`Session`] owns the activations and runs one request at a time.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::cuda::{Buffers, CuDevicePtr, CuStream, Device, Pending};
@@ -32,6 +33,9 @@ pub struct Options {
     pub device: u32,
     /// Whether a session replays a CUDA graph or launches kernel by kernel.
     pub launch: LaunchMode,
+    /// The number of threads that a session of the `cpu` target runs on, the caller's included; `None` for as many as
+    /// the machine runs at a time. Results are the same bits for any number.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// How a session on a GPU launches its kernels.
@@ -56,7 +60,7 @@ impl<'a> Model<'a> {
         }
         let engine = match tables.target {
             #[cfg(feature = "cpu")]
-            Target::Cpu => Engine::Cpu(Arc::new(crate::cpu::Engine::load(tables, weights)?)),
+            Target::Cpu => Engine::Cpu(Arc::new(crate::cpu::Engine::load(tables, weights, options.threads)?)),
             #[cfg(not(feature = "cpu"))]
             Target::Cpu => return Err(Error::TargetNotBuilt { target: "cpu", feature: "cpu" }),
             Target::Cuda => Engine::Cuda(Arc::new(crate::cuda::Engine::load(tables, weights, options)?)),

@@ -240,7 +240,7 @@ fn kernels_and_their_errors(device: &Arc<Device>) -> Result<(), DriverError> {
 fn every_shape_in_both_modes() -> Result<(), Error> {
     for launch in [LaunchMode::Graph, LaunchMode::Stream] {
         let bytes = weights(0);
-        let model = Model::load(&PLAIN, Weights::borrowed(&bytes), Options { device: 0, launch })?;
+        let model = Model::load(&PLAIN, Weights::borrowed(&bytes), Options { launch, ..Options::default() })?;
         let (mut a, mut b) = (model.session()?, model.session()?);
         for n in [8, 8, 1024, 0, 3, 1_000_000, 5, 1025, 0, 0, 200_000, 1] {
             assert_eq!(run(&mut a, &ramp(n))?, shifted(n), "{launch:?}, n = {n}");
@@ -257,7 +257,7 @@ fn branches() -> Result<(), Error> {
         [(0, LaunchMode::Graph), (1, LaunchMode::Graph), (0, LaunchMode::Stream), (1, LaunchMode::Stream)]
     {
         let bytes = weights(condition);
-        let model = Model::load(&BRANCHED, Weights::borrowed(&bytes), Options { device: 0, launch })?;
+        let model = Model::load(&BRANCHED, Weights::borrowed(&bytes), Options { launch, ..Options::default() })?;
         let mut session = model.session()?;
         for n in [50, 50, 0, 7, 5000] {
             let expected = if condition == 1 { shifted(n) } else { ramp(n).iter().map(|x| -2.0 * x).collect() };

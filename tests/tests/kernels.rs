@@ -353,7 +353,7 @@ fn one(case: &Case, number: usize, arch: Arch, code: &BTreeMap<String, Vec<u8>>)
     let tables = tables(&plan, table::Target::Cuda, &set, &images, &bump);
     let weights = plan.weight_file();
     let said = |error: Error| error.to_string();
-    let options = Options { device: 0, launch: LaunchMode::Graph };
+    let options = Options { launch: LaunchMode::Graph, ..Options::default() };
     let model = Model::load(&tables, Weights::borrowed(&weights), options).map_err(said)?;
     let mut session = model.session().map_err(said)?;
     let mut worst = 0.0_f64;

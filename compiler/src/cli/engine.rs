@@ -122,7 +122,7 @@ pub fn with_session<T>(
     };
     let tables = tables(plan, table_target, kernel_set, &images, &bump);
     let weights = plan.weight_file();
-    let options = lapidary_runtime::Options { device: 0, launch };
+    let options = lapidary_runtime::Options { launch, ..lapidary_runtime::Options::default() };
     let model = lapidary_runtime::Model::load(&tables, Weights::borrowed(&weights), options)?;
     let mut session = model.session()?;
     work(&mut session, &tables)

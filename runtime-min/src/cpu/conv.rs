@@ -1,17 +1,36 @@
-//! Convolutions (ONNX `Conv`, `ConvTranspose`): as matrix products over panels that stay in the cache, or directly where
-//! each result channel reads one channel.
+//! Convolutions (ONNX `Conv`, `ConvTranspose`): as matrix products with what lies under the window, gathered at once or
+//! block by block, or directly where each result channel reads one channel.
 
-use crate::cpu::matmul::Panels;
+use core::ops::Range;
+
+use crate::cpu::blocks::{Columns, Shape, multiply};
+use crate::cpu::matmul::Room;
 use crate::cpu::memory::{Buffer, Tensor, TensorMut, cast_mut};
-use crate::cpu::pointwise::Finish;
+use crate::cpu::pointwise::{Epilogue, Finish};
 use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
 use crate::cpu::sheet::Sheets;
 use crate::cpu::simd::vectorize;
+use crate::cpu::team::{Team, parts};
 use crate::cpu::window::{Axis, Geometry};
 use crate::op::{Conv, ConvTranspose};
 
-/// Elements of a panel.
+/// Elements that are gathered at once: they stay in the caches that the threads share.
+const AT_ONCE: usize = 1 << 19;
+
+/// Gathered elements that are worth a part of their own.
+const GATHERED: usize = 1 << 14;
+
+/// Elements of a panel of a transposed convolution.
 const PANEL: usize = 1 << 18;
+
+/// Result channels of a group that are computed one by one where the group reads one channel.
+const FEW: usize = 4;
+
+/// What splitting a plane costs, for each position, in products.
+const SPLIT: usize = 4;
+
+/// Products of a depthwise convolution that are worth a part of their own.
+const PART: usize = 1 << 16;
 
 /// The extents of a convolution, a group at a time.
 struct Extents {
@@ -30,8 +49,8 @@ pub fn run(
     x: &Tensor<'_>,
     w: &Tensor<'_>,
     out: &mut TensorMut<'_>,
-    finish: &mut Finish<'_>,
-    panels: Panels<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
 ) {
     let groups = spec.groups as usize;
     let extents = Extents {
@@ -44,7 +63,7 @@ pub fn run(
     if out.dims.count() == 0 {
         return;
     }
-    accumulator!(x.dtype, A => images::<A>(&extents, x, w, out, finish, panels));
+    accumulator!(x.dtype, A => images::<A>(&extents, x, w, out, epilogue, room));
 }
 
 fn images<A: Accumulator>(
@@ -52,97 +71,88 @@ fn images<A: Accumulator>(
     x: &Tensor<'_>,
     w: &Tensor<'_>,
     out: &mut TensorMut<'_>,
-    finish: &mut Finish<'_>,
-    panels: Panels<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
 ) {
-    let taps = e.geometry.taps();
-    let positions = e.geometry.output_count();
-    let weights = widened::<A>(w, panels.a);
-    let inner = e.channels * taps;
-    let image = e.channels * e.geometry.input_count();
-    // Sums go where they belong, or to a buffer behind the panel if the result has another type.
-    let direct = out.dtype == A::DTYPE;
-    let size = e.maps * positions;
-    let bytes = out.dtype.bytes(size);
-    for index in 0..e.batch * e.groups {
+    let (x, w) = (widened::<A>(x, room.a), widened::<A>(w, room.b));
+    if e.channels == 1 && e.maps <= FEW {
+        return depthwise(e, x, w, out, epilogue, room.team);
+    }
+    let inner = e.channels * e.geometry.taps();
+    let shape = Shape { batch: e.batch * e.groups, rows: e.maps, inner, cols: e.geometry.output_count() };
+    let weights = |index: usize| {
         let group = index % e.groups;
-        let plane = Part { tensor: x, start: index * image, count: image };
-        let weights = &weights[group * e.maps * inner..][..e.maps * inner];
-        let place = &mut out.bytes[index * bytes..][..bytes];
-        let mut convolve = |sums: &mut [A]| {
-            let x = plane.read(panels.b);
-            if e.channels == 1 && e.maps <= 4 {
-                depthwise(e, x, weights, sums, [panels.d, panels.index]);
-            } else if e.geometry.is_identity() {
-                let columns = Matrix::new(x, inner, positions);
-                A::product(Matrix::new(weights, e.maps, inner), columns, sums, positions, Onto::Nothing);
-            } else {
-                by_panels(e, x, weights, sums, panels.d);
-            }
-        };
-        if direct {
-            convolve(cast_mut(place));
-            finish.in_place(place, index * size);
-        } else {
-            let sums = panels.c.take::<A>(size);
-            convolve(sums);
-            finish.store(sums, place, index * size);
+        Matrix::new(&w[group * e.maps * inner..][..e.maps * inner], e.maps, inner)
+    };
+    let windows = Windows { extents: e, x };
+    if e.geometry.is_identity() {
+        multiply(shape, weights, &Planes { shape, x }, out, epilogue, room.team);
+    } else if shape.batch.saturating_mul(inner).saturating_mul(shape.cols) <= AT_ONCE {
+        let columns = windows.gather(shape, room.c, room.team);
+        multiply(shape, weights, &Planes { shape, x: columns }, out, epilogue, room.team);
+    } else {
+        multiply(shape, weights, &windows, out, epilogue, room.team);
+    }
+}
+
+/// Columns of channels, where each position reads its own element.
+struct Planes<'p, A> {
+    shape: Shape,
+    x: &'p [A],
+}
+
+impl<A: Accumulator> Columns<A> for Planes<'_, A> {
+    const GATHERED: bool = false;
+
+    fn columns<'s>(&'s self, index: usize, range: Range<usize>, _: &'s mut Buffer) -> Matrix<'s, A> {
+        let Shape { inner, cols, .. } = self.shape;
+        Matrix::new(&self.x[index * inner * cols..][..inner * cols], inner, cols).columns(range.start, range.len())
+    }
+}
+
+/// Columns of what lies under the window: one row a channel and tap.
+struct Windows<'p, A> {
+    extents: &'p Extents,
+    x: &'p [A],
+}
+
+impl<A: Accumulator> Windows<'_, A> {
+    /// Fills `panel`, whose rows are `count` long, with the rows from number `row` of all images on, at the positions
+    /// from `first` on.
+    fn fill(&self, row: usize, first: usize, count: usize, panel: &mut [A]) {
+        let geometry = &self.extents.geometry;
+        let (taps, plane) = (geometry.taps(), geometry.input_count());
+        for (k, panel) in panel.chunks_exact_mut(count).enumerate() {
+            let (channel, tap) = ((row + k) / taps, (row + k) % taps);
+            vectorize(
+                #[inline(always)]
+                || fill_row(geometry, &self.x[channel * plane..][..plane], geometry.tap(tap), first, panel),
+            );
         }
     }
-}
 
-/// A contiguous range of a tensor's elements.
-struct Part<'p> {
-    tensor: &'p Tensor<'p>,
-    start: usize,
-    count: usize,
-}
-
-impl Part<'_> {
-    fn tensor(&self) -> Tensor<'_> {
-        let dtype = self.tensor.dtype;
-        let bytes = &self.tensor.bytes[dtype.bytes(self.start)..][..dtype.bytes(self.count)];
-        Tensor { dtype, dims: crate::shapes::Extents::new(&[self.count]), bytes }
-    }
-
-    /// The elements in the accumulator's type.
-    fn read<'b, A: Accumulator>(&'b self, buffer: &'b mut Buffer) -> &'b [A] {
-        if self.tensor.dtype == A::DTYPE {
-            return &self.tensor.words()[self.start..][..self.count];
-        }
-        let to = buffer.take(self.count);
-        A::widen_from(&self.tensor(), to);
-        to
+    /// All columns, in `buffer`.
+    fn gather<'b>(&self, shape: Shape, buffer: &'b mut Buffer, team: &mut Team) -> &'b [A] {
+        let rows = shape.batch * shape.inner;
+        let columns = buffer.take::<A>(rows * shape.cols);
+        let height = rows.div_ceil(parts(columns.len(), GATHERED));
+        team.pieces(columns, height * shape.cols, |part, panel, _| self.fill(part * height, 0, shape.cols, panel));
+        columns
     }
 }
 
-/// Gathers the elements under the window at a range of positions into a panel, one row a channel and tap, and
-/// multiplies.
-fn by_panels<A: Accumulator>(e: &Extents, x: &[A], weights: &[A], sums: &mut [A], buffer: &mut Buffer) {
-    let (inner, positions) = (e.channels * e.geometry.taps(), e.geometry.output_count());
-    let width = (PANEL / inner.max(1)).next_multiple_of(64).min(positions);
-    for first in (0..positions).step_by(width) {
-        let count = width.min(positions - first);
-        let panel = buffer.take::<A>(inner * count);
-        fill_panel(e, x, first, count, panel);
-        let (a, b) = (Matrix::new(weights, e.maps, inner), Matrix::new(panel, inner, count));
-        A::product(a, b, &mut sums[first..], positions, Onto::Nothing);
+impl<A: Accumulator> Columns<A> for Windows<'_, A> {
+    const GATHERED: bool = true;
+
+    fn columns<'s>(&'s self, index: usize, range: Range<usize>, buffer: &'s mut Buffer) -> Matrix<'s, A> {
+        let inner = self.extents.channels * self.extents.geometry.taps();
+        let panel = buffer.take::<A>(inner * range.len());
+        self.fill(index * inner, range.start, range.len(), panel);
+        Matrix::new(panel, inner, range.len())
     }
 }
 
-/// `panel[channel * taps + tap][i]` = the element of `channel` under `tap` at position `first + i`, or zero.
-fn fill_panel<A: Accumulator>(e: &Extents, x: &[A], first: usize, count: usize, panel: &mut [A]) {
-    let taps = e.geometry.taps();
-    let plane = e.geometry.input_count();
-    for (row, panel) in panel.chunks_exact_mut(count).enumerate() {
-        let (channel, tap) = (row / taps, row % taps);
-        vectorize(
-            #[inline(always)]
-            || fill_row(&e.geometry, &x[channel * plane..][..plane], e.geometry.tap(tap), first, panel),
-        );
-    }
-}
-
+/// `panel[i]` = the element under a tap at position `first + i`, or zero.
 #[inline(always)]
 fn fill_row<A: Accumulator>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
     let [d, h, w] = &geometry.axes;
@@ -175,26 +185,48 @@ fn fill_row<A: Accumulator>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 
 }
 
 /// Each result channel from one channel.
-fn depthwise<A: Accumulator>(e: &Extents, x: &[A], weights: &[A], sums: &mut [A], [buffer, index]: [&mut Buffer; 2]) {
-    let positions = e.geometry.output_count();
+fn depthwise<A: Accumulator>(
+    e: &Extents,
+    x: &[A],
+    weights: &[A],
+    out: &mut TensorMut<'_>,
+    epilogue: &Epilogue<'_>,
+    team: &mut Team,
+) {
+    let (elements, positions, taps) = (e.geometry.input_count(), e.geometry.output_count(), e.geometry.taps());
     let sheets = Sheets::new(&e.geometry);
-    let room = buffer.take::<A>(sheets.room());
-    let offsets = sheets.offsets(index);
-    sheets.split(x, A::ZERO, room);
-    for (sums, weights) in sums.chunks_exact_mut(positions).zip(weights.chunks_exact(e.geometry.taps())) {
-        sheets.fold(offsets, room, sums, A::ZERO, |tap| weights[tap], |sum, x, weight| sum.add(weight.mul(x)));
-    }
+    let (planes, size) = (e.batch * e.groups, e.maps * positions);
+    let cost = planes.saturating_mul(size).saturating_mul(taps + SPLIT);
+    // Planes of a part; all of them where two could share a byte.
+    let count = if out.dtype.bits() < 8 { planes } else { planes.div_ceil(parts(cost, PART)) };
+    let dtype = out.dtype;
+    team.pieces(out.bytes, dtype.bytes(count * size), |part, out, lane| {
+        let mut finish = epilogue.bind(&mut lane.registers);
+        let split = lane.a.take::<A>(sheets.room());
+        let offsets = sheets.offsets(&mut lane.c);
+        let direct = dtype == A::DTYPE;
+        let sums = lane.b.take::<A>(if direct { 0 } else { size });
+        for (k, place) in out.chunks_mut(dtype.bytes(size)).enumerate() {
+            let plane = part * count + k;
+            let weights = &weights[plane % e.groups * e.maps * taps..][..e.maps * taps];
+            sheets.split(&x[plane * elements..][..elements], A::ZERO, split);
+            let to = if direct { cast_mut(place) } else { &mut *sums };
+            for (to, weights) in to.chunks_exact_mut(positions).zip(weights.chunks_exact(taps)) {
+                sheets.fold(offsets, split, to, A::ZERO, |tap| weights[tap], |sum, x, weight| sum.add(weight.mul(x)));
+            }
+            if !direct {
+                finish.store(sums, place, plane * size);
+            }
+        }
+        if direct {
+            finish.in_place(out, part * count * size);
+        }
+    });
 }
 
 /// `out` = the transposed convolution of `x` with `w`: the products of every element with the window, summed where they
 /// fall.
-pub fn run_transposed(
-    spec: &ConvTranspose,
-    x: &Tensor<'_>,
-    w: &Tensor<'_>,
-    out: &mut TensorMut<'_>,
-    panels: Panels<'_>,
-) {
+pub fn run_transposed(spec: &ConvTranspose, x: &Tensor<'_>, w: &Tensor<'_>, out: &mut TensorMut<'_>, room: Room<'_>) {
     let groups = spec.groups as usize;
     // The geometry of the convolution whose gradient this is: its window moves over the result.
     let geometry = Geometry::new(&spec.window, &out.dims[2..], &x.dims[2..]);
@@ -203,14 +235,13 @@ pub fn run_transposed(
     if out.dims.count() == 0 {
         return;
     }
-    accumulator!(x.dtype, A => scattered::<A>(&extents, x, w, out, panels));
+    accumulator!(x.dtype, A => scattered::<A>(&extents, x, w, out, room));
 }
 
-fn scattered<A: Accumulator>(e: &Extents, x: &Tensor<'_>, w: &Tensor<'_>, out: &mut TensorMut<'_>, panels: Panels<'_>) {
+fn scattered<A: Accumulator>(e: &Extents, x: &Tensor<'_>, w: &Tensor<'_>, out: &mut TensorMut<'_>, room: Room<'_>) {
     let taps = e.geometry.taps();
     let (elements, positions) = (e.geometry.input_count(), e.geometry.output_count());
-    let weights = widened::<A>(w, panels.a);
-    let x = widened::<A>(x, panels.b);
+    let (x, weights) = (widened::<A>(x, room.a), widened::<A>(w, room.b));
     let rows = e.maps * taps;
     let width = (PANEL / rows.max(1)).next_multiple_of(64).min(positions.max(1));
     let mut finish = Finish::rounding(out.dtype);
@@ -220,7 +251,7 @@ fn scattered<A: Accumulator>(e: &Extents, x: &Tensor<'_>, w: &Tensor<'_>, out: &
         let weights = &weights[group * e.channels * rows..][..e.channels * rows];
         let image = &x[index * e.channels * positions..][..e.channels * positions];
         let place = &mut out.bytes[index * bytes..][..bytes];
-        let buffer = panels.c.take::<A>(rows * width + e.maps * elements);
+        let buffer = room.c.take::<A>(rows * width + e.maps * elements);
         let (panel, spare) = buffer.split_at_mut(rows * width);
         let direct = A::DTYPE == finish.dtype();
         {
@@ -327,13 +358,14 @@ mod tests {
         }
     }
 
-    fn buffers() -> [Buffer; 5] {
+    fn buffers() -> [Buffer; 3] {
         core::array::from_fn(|_| Buffer::default())
     }
 
     #[test]
     fn convolutions_agree_with_sums_over_taps() {
         let mut random = Random::new(11);
+        let mut team = Team::new(2);
         for round in 0..60 {
             let (groups, per_group) = [(1, [3, 5]), (4, [1, 1]), (3, [1, 2]), (2, [4, 3])][round % 4];
             let c = case(&mut random, 1 + round % 3, groups, per_group);
@@ -342,35 +374,74 @@ mod tests {
             let mut exact = vec![0.0; c.out.iter().product()];
             visit(&c, |i, k, o| exact[o] += f64::from(x[i]) * f64::from(w[k]));
             let spec = Conv { window: c.window, groups: groups as u32, math: Math::Exact };
-            let [mut a, mut b, mut sums, mut d, mut index] = buffers();
+            let [mut a, mut b, mut gathered] = buffers();
             let mut out = vec![0f32; exact.len()];
-            let mut finish = Finish::rounding(DType::F32);
+            let finish = Epilogue::rounding(DType::F32);
             let (xt, wt) = (tensor(&x, &c.x), tensor(&w, &c.w));
             run(
                 &spec,
                 &xt,
                 &wt,
                 &mut tensor_mut(&mut out, &c.out),
-                &mut finish,
-                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index },
+                &finish,
+                Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut team },
             );
             assert_close(&out, &exact, 1e-5);
 
             let halves: Vec<BF16> = x.iter().map(|x| BF16::from_f32(*x)).collect();
             let narrow: Vec<BF16> = w.iter().map(|x| BF16::from_f32(*x)).collect();
             let mut out = vec![BF16::default(); exact.len()];
-            let mut finish = Finish::rounding(DType::BF16);
+            let finish = Epilogue::rounding(DType::BF16);
             let (xt, wt) = (tensor(&halves, &c.x), tensor(&narrow, &c.w));
             run(
                 &spec,
                 &xt,
                 &wt,
                 &mut tensor_mut(&mut out, &c.out),
-                &mut finish,
-                Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index },
+                &finish,
+                Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut team },
             );
             let out: Vec<f32> = out.iter().map(|x| x.to_f32()).collect();
             assert_close(&out, &exact, 0.05);
+        }
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let mut random = Random::new(13);
+        let window =
+            Window { rank: 2, size: [3, 5, 1], stride: [1; 3], dilation: [1; 3], pad_lo: [1, 2, 0], pad_hi: [1, 2, 0] };
+        let point = Window { size: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3], ..window };
+        // Gathered at once, block by block, not at all; one channel a result.
+        let cases = [
+            (window, 1, [33, 21, 19], 47),
+            (window, 1, [9, 70, 70], 20),
+            (point, 1, [65, 33, 31], 70),
+            (window, 40, [40, 33, 31], 40),
+            (window, 2, [32, 23, 23], 66),
+        ];
+        for (window, groups, [channels, height, width], maps) in cases {
+            let x_dims = [2, channels, height, width];
+            let w_dims = [maps, channels / groups, window.size[0] as usize, window.size[1] as usize];
+            let x = random.floats(x_dims.iter().product());
+            let w = random.floats(w_dims.iter().product());
+            let spec = Conv { window, groups: groups as u32, math: Math::Exact };
+            let convolve = |threads: usize| {
+                let out_dims = [2, maps, height, width];
+                let [mut a, mut b, mut gathered] = buffers();
+                let room = Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut Team::new(threads) };
+                let mut out = vec![0f32; out_dims.iter().product()];
+                let (xt, wt) = (tensor(&x, &x_dims), tensor(&w, &w_dims));
+                let finish = Epilogue::rounding(DType::F32);
+                run(&spec, &xt, &wt, &mut tensor_mut(&mut out, &out_dims), &finish, room);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let alone = convolve(1);
+            let c = Case { x: x_dims.to_vec(), w: w_dims.to_vec(), groups, window, out: vec![2, maps, height, width] };
+            let mut exact = vec![0.0; alone.len()];
+            visit(&c, |i, k, o| exact[o] += f64::from(x[i]) * f64::from(w[k]));
+            assert_close(&alone.iter().map(|bits| f32::from_bits(*bits)).collect::<Vec<_>>(), &exact, 1e-4);
+            assert!(alone == convolve(2) && alone == convolve(3), "{window:?}");
         }
     }
 
@@ -386,11 +457,11 @@ mod tests {
             let mut exact = vec![0.0; c.x.iter().product()];
             visit(&c, |i, k, o| exact[i] += f64::from(x[o]) * f64::from(w[k]));
             let spec = ConvTranspose { window: c.window, groups: groups as u32 };
-            let [mut a, mut b, mut sums, mut d, mut index] = buffers();
-            let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index };
+            let [mut a, mut b, mut gathered] = buffers();
+            let room = Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut Team::default() };
             let mut out = vec![0f32; exact.len()];
             let (xt, wt) = (tensor(&x, &c.out), tensor(&w, &c.w));
-            run_transposed(&spec, &xt, &wt, &mut tensor_mut(&mut out, &c.x), panels);
+            run_transposed(&spec, &xt, &wt, &mut tensor_mut(&mut out, &c.x), room);
             assert_close(&out, &exact, 1e-5);
         }
     }
@@ -401,12 +472,12 @@ mod tests {
             Window { rank: 1, size: [3, 1, 1], stride: [1; 3], dilation: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3] };
         let spec = Conv { window, groups: 1, math: Math::Exact };
         let (x, w) = ([2048.0, 1.0, 1.0].map(F16::from_f32), [1.0, 1.0, 1.0].map(F16::from_f32));
-        let [mut a, mut b, mut sums, mut d, mut index] = buffers();
-        let panels = Panels { a: &mut a, b: &mut b, c: &mut sums, d: &mut d, index: &mut index };
+        let [mut a, mut b, mut gathered] = buffers();
+        let room = Room { a: &mut a, b: &mut b, c: &mut gathered, team: &mut Team::default() };
         let mut out = [F16::default()];
-        let mut finish = Finish::rounding(DType::F16);
+        let finish = Epilogue::rounding(DType::F16);
         let (xt, wt) = (tensor(&x, &[1, 1, 3]), tensor(&w, &[1, 1, 3]));
-        run(&spec, &xt, &wt, &mut tensor_mut(&mut out, &[1, 1, 1]), &mut finish, panels);
+        run(&spec, &xt, &wt, &mut tensor_mut(&mut out, &[1, 1, 1]), &finish, room);
         assert_eq!(out[0].to_f32(), 2050.0);
     }
 }

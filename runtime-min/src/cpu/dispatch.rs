@@ -2,10 +2,11 @@
 
 use crate::cpu::check::Prepared;
 use crate::cpu::gather::OutOfRange;
-use crate::cpu::matmul::Panels;
-use crate::cpu::memory::{Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMut};
-use crate::cpu::pointwise::Finish;
+use crate::cpu::matmul::Room;
+use crate::cpu::memory::{Buffer, Inputs, Memory, Outputs, Raw, Scratch, Tensor, TensorMut};
+use crate::cpu::pointwise::Epilogue;
 use crate::cpu::scan::{End, Running};
+use crate::cpu::team::Team;
 use crate::cpu::{
     attention, conv, gather, matmul, movement, norm, packed, pointwise, pool, recurrent, reduce, region, repeat,
     resize, scan, scatter, softmax, suppress,
@@ -32,7 +33,19 @@ pub fn run_steps(
     };
     for (step, ready) in steps.steps.iter().zip(prepared_steps) {
         match &step.action {
-            Action::Cpu(op) => run_op(op, step, ready, memory, scratch)?,
+            Action::Cpu(op) => {
+                let t = std::time::Instant::now();
+                run_op(op, step, ready, memory, scratch)?;
+                if std::env::var_os("H5").is_some() {
+                    let d = memory.read(step.outputs[0]).dims;
+                    eprintln!(
+                        "H5 {:.1} {} {:?}",
+                        t.elapsed().as_secs_f64() * 1e6,
+                        format!("{op:?}").split([' ', '(']).next().unwrap(),
+                        (step.label, &d[..])
+                    );
+                }
+            }
             Action::If { then_segment, else_segment, .. } => {
                 let condition = memory.read(step.inputs[0]).bytes[0] != 0;
                 let branch = if condition { *then_segment } else { *else_segment };
@@ -101,8 +114,12 @@ fn run_pointwise(step: &Step<'_>, ready: &Prepared, memory: &mut Memory<'_>, scr
         assert!(step.inputs.iter().map(raw).all(in_place), "{}: a result overlaps an operand partly", step.label);
         memory.check_writable(step.outputs[k]);
     }
+    let Scratch { raws, team, .. } = scratch;
+    raws.clear();
+    raws.extend(step.inputs.iter().chain(step.outputs).map(raw));
+    let (inputs, outputs) = raws.split_at(step.inputs.len());
     // SAFETY: the tensors lie inside of their regions (`raw`), the rest was just checked.
-    unsafe { pointwise::run(program, &mut scratch.registers, step.inputs.iter().map(raw), outputs) };
+    unsafe { pointwise::run(program, team, inputs, outputs) };
 }
 
 /// Applies an epilogue of one input to a result in place; it reads `none` of the operands.
@@ -124,19 +141,19 @@ fn run_function(
         CpuOp::Pointwise(_) => unreachable!("pointwise steps run on raw tensors"),
         CpuOp::MatMul { spec, .. } => {
             let out = outputs.first();
-            let Scratch { a, b, c, d, index, registers, .. } = scratch;
-            let mut finish = Finish::new(ready.program.as_ref(), registers, out.dtype, out.dims, inputs.from(2));
-            matmul::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d, index });
+            let Scratch { a, b, c, raws, team, .. } = scratch;
+            let epilogue = Epilogue::new(ready.program.as_ref(), out.dtype, out.dims, inputs.from(2), raws);
+            matmul::run(spec, &inputs.need(0), &inputs.need(1), out, &epilogue, Room { a, b, c, team });
         }
         CpuOp::Conv { spec, .. } => {
             let out = outputs.first();
-            let Scratch { a, b, c, d, index, registers, .. } = scratch;
-            let mut finish = Finish::new(ready.program.as_ref(), registers, out.dtype, out.dims, inputs.from(2));
-            conv::run(spec, &inputs.need(0), &inputs.need(1), out, &mut finish, Panels { a, b, c, d, index });
+            let Scratch { a, b, c, raws, team, .. } = scratch;
+            let epilogue = Epilogue::new(ready.program.as_ref(), out.dtype, out.dims, inputs.from(2), raws);
+            conv::run(spec, &inputs.need(0), &inputs.need(1), out, &epilogue, Room { a, b, c, team });
         }
         CpuOp::ConvTranspose(spec) => {
-            let Scratch { a, b, c, d, index, .. } = scratch;
-            conv::run_transposed(spec, &inputs.need(0), &inputs.need(1), outputs.first(), Panels { a, b, c, d, index });
+            let Scratch { a, b, c, team, .. } = scratch;
+            conv::run_transposed(spec, &inputs.need(0), &inputs.need(1), outputs.first(), Room { a, b, c, team });
         }
         CpuOp::Pool(spec) => {
             let [out, indices, _] = outputs.all();
@@ -193,7 +210,7 @@ fn run_function(
 fn moved(op: &CpuOp<'_>, inputs: Inputs<'_>, out: &mut TensorMut<'_>, scratch: &mut Scratch) -> Result<(), OutOfRange> {
     let operands: [Option<Tensor<'_>>; 3] = core::array::from_fn(|k| inputs.get(k));
     if out.dtype.bits() >= 8 {
-        return move_bytes(op, operands, inputs, out, &mut scratch.index);
+        return move_bytes(op, operands, inputs, out, &mut scratch.index, &mut scratch.team);
     }
     let packed::Unpacked { operands: buffers, result } = &mut scratch.unpacked;
     let mut whole = operands;
@@ -204,7 +221,7 @@ fn moved(op: &CpuOp<'_>, inputs: Inputs<'_>, out: &mut TensorMut<'_>, scratch: &
     }
     let bytes = result.take::<u8>(out.dims.count());
     let mut unpacked = TensorMut { dtype: DType::U8, dims: out.dims, bytes };
-    move_bytes(op, whole, inputs, &mut unpacked, &mut scratch.index)?;
+    move_bytes(op, whole, inputs, &mut unpacked, &mut scratch.index, &mut scratch.team)?;
     packed::pack(unpacked.bytes, out);
     Ok(())
 }
@@ -214,14 +231,15 @@ fn move_bytes(
     [first, second, third]: [Option<Tensor<'_>>; 3],
     inputs: Inputs<'_>,
     out: &mut TensorMut<'_>,
-    index: &mut crate::cpu::memory::Buffer,
+    index: &mut Buffer,
+    team: &mut Team,
 ) -> Result<(), OutOfRange> {
     let missing = || unreachable!("the check at load has seen the operands");
     let x = first.unwrap_or_else(missing);
     let picks = || second.unwrap_or_else(missing);
     let scattered = || scatter::Operands { x, indices: picks(), updates: third.unwrap_or_else(missing) };
     match op {
-        CpuOp::Transpose(spec) => movement::transpose(spec, &x, out),
+        CpuOp::Transpose(spec) => movement::transpose(spec, &x, out, team),
         CpuOp::Expand => movement::expand(&x, out),
         CpuOp::Slice { starts, steps } => movement::slice(&movement::values(starts, &inputs), steps, &x, out),
         CpuOp::Pad { mode, lo } => {

@@ -1,8 +1,12 @@
 //! What the requests of a loaded model share.
 
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
 use crate::cpu::check::{self, Prepared};
 use crate::cpu::dispatch::run_steps;
 use crate::cpu::memory::{Buffer, Derived, Memory, Scratch};
+use crate::cpu::team::Team;
 use crate::error::Error;
 use crate::shapes::Shapes;
 use crate::table::PlanTables;
@@ -15,6 +19,7 @@ pub struct Engine<'a> {
     derived: Buffer,
     /// For each segment and step its prepared program.
     pub(super) prepared: Vec<Vec<Prepared>>,
+    threads: usize,
 }
 
 /// The weights where they lie, or copied to where they are aligned.
@@ -24,11 +29,16 @@ enum Stored<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// Checks that every step can run, and runs the init segment.
+    /// Checks that every step can run, and runs the init segment. Sessions get `threads`, or as many as the machine
+    /// runs at a time.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a step that this target has no function for, and the errors of the init steps.
-    pub fn load(tables: &'a PlanTables<'a>, weights: Weights<'a>) -> Result<Engine<'a>, Error> {
+    pub fn load(
+        tables: &'a PlanTables<'a>,
+        weights: Weights<'a>,
+        threads: Option<NonZeroUsize>,
+    ) -> Result<Engine<'a>, Error> {
         let prepared = check::prepare(tables)?;
         let mut derived = Buffer::new(tables.derived_bytes)?;
         let weights = Stored::new(weights)?;
@@ -38,7 +48,13 @@ impl<'a> Engine<'a> {
         let mut scratch = Scratch::default();
         let mut memory = Memory::new(tables, &shapes, weights.bytes(), Derived::Write(&mut derived), &mut arena);
         run_steps(tables, &prepared, PlanTables::INIT, &mut memory, &mut scratch, &mut |_, _, _| {})?;
-        Ok(Engine { tables, weights, derived, prepared })
+        let threads = threads.or_else(|| available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        Ok(Engine { tables, weights, derived, prepared, threads })
+    }
+
+    /// The working memory and the threads of a session.
+    pub(super) fn scratch(&self) -> Scratch {
+        Scratch { team: Team::new(self.threads), ..Scratch::default() }
     }
 
     /// The weights.

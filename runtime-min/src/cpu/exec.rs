@@ -27,7 +27,7 @@ impl<'a> Exec<'a> {
     /// [`Error::OutOfMemory`].
     pub fn new(engine: Arc<Engine<'a>>) -> Result<Exec<'a>, Error> {
         let bytes = engine.tables.profiles.iter().map(|profile| profile.arena_bytes).max().unwrap_or(0);
-        Ok(Exec { arena: Buffer::new(bytes)?, engine, scratch: Scratch::default(), runs: 0 })
+        Ok(Exec { arena: Buffer::new(bytes)?, scratch: engine.scratch(), engine, runs: 0 })
     }
 
     /// Runs the plan on `inputs`, whose types and shapes are those of `shapes`.

@@ -1,17 +1,20 @@
 //! Batched matrix products (ONNX `MatMul`, and what `Gemm` and `MatMulInteger` are made of).
 
-use crate::cpu::memory::{Buffer, Tensor, TensorMut, cast_mut};
-use crate::cpu::pointwise::{Finish, Layout};
-use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
+use core::ops::Range;
+
+use crate::cpu::blocks::{Columns, Shape, multiply};
+use crate::cpu::memory::{Buffer, Tensor, TensorMut};
+use crate::cpu::pointwise::{Epilogue, Layout};
+use crate::cpu::product::{Accumulator, Matrix, accumulator, widened};
+use crate::cpu::team::Team;
 use crate::op::MatMul;
 
-/// The scratch memory of a product: operands (`a`, `b`) and result (`c`) in the accumulator's type, a panel (`d`), and offsets.
-pub struct Panels<'s> {
+/// Where a product works: room for its operands in the accumulator's type and for what it gathers, and the threads.
+pub struct Room<'s> {
     pub a: &'s mut Buffer,
     pub b: &'s mut Buffer,
     pub c: &'s mut Buffer,
-    pub d: &'s mut Buffer,
-    pub index: &'s mut Buffer,
+    pub team: &'s mut Team,
 }
 
 /// `out = a b` on the last two axes, batch axes broadcast.
@@ -20,10 +23,10 @@ pub fn run(
     a: &Tensor<'_>,
     b: &Tensor<'_>,
     out: &mut TensorMut<'_>,
-    finish: &mut Finish<'_>,
-    panels: Panels<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
 ) {
-    accumulator!(a.dtype, A => batches::<A>(spec, a, b, out, finish, panels));
+    accumulator!(a.dtype, A => batches::<A>(spec, a, b, out, epilogue, room));
 }
 
 /// The matrices of one operand: extents after transposition, and where each batch element begins.
@@ -57,8 +60,8 @@ fn batches<A: Accumulator>(
     a: &Tensor<'_>,
     b: &Tensor<'_>,
     out: &mut TensorMut<'_>,
-    finish: &mut Finish<'_>,
-    panels: Panels<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
 ) {
     let batch = &out.dims[..out.dims.len() - 2];
     let mut count = batch.iter().product();
@@ -67,26 +70,28 @@ fn batches<A: Accumulator>(
     if count * left.rows * right.cols == 0 {
         return;
     }
-    let (a, b) = (widened::<A>(a, panels.a), widened::<A>(b, panels.b));
+    let (a, b) = (widened::<A>(a, room.a), widened::<A>(b, room.b));
     // Rows of all batch elements against one matrix are one product.
     if right.batch.is_uniform() && left.batch.is_flat() && !left.transposed {
         left.rows *= count;
         count = 1;
     }
-    let (rows, cols) = (left.rows, right.cols);
-    let size = out.dtype.bytes(rows * cols);
-    for index in 0..count {
-        let (x, y) = (left.matrix(a, index), right.matrix(b, index));
-        let bytes = &mut out.bytes[index * size..][..size];
-        let start = index * rows * cols;
-        if out.dtype == A::DTYPE {
-            A::product(x, y, cast_mut(bytes), cols, Onto::Nothing);
-            finish.in_place(bytes, start);
-        } else {
-            let sums = panels.c.take::<A>(rows * cols);
-            A::product(x, y, sums, cols, Onto::Nothing);
-            finish.store(sums, bytes, start);
-        }
+    let shape = Shape { batch: count, rows: left.rows, inner: left.cols, cols: right.cols };
+    let right = Stacked { data: b, stack: right };
+    multiply(shape, |index| left.matrix(a, index), &right, out, epilogue, room.team);
+}
+
+/// The matrices of an operand, with its elements.
+struct Stacked<'m, A> {
+    data: &'m [A],
+    stack: Stack,
+}
+
+impl<A: Accumulator> Columns<A> for Stacked<'_, A> {
+    const GATHERED: bool = false;
+
+    fn columns<'s>(&'s self, index: usize, range: Range<usize>, _: &'s mut Buffer) -> Matrix<'s, A> {
+        self.stack.matrix(self.data, index).columns(range.start, range.len())
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
     use crate::cpu::element::Number;
     use crate::cpu::memory::Plain;
     use crate::cpu::testing::{Random, assert_close, tensor, tensor_mut};
-    use crate::dtype::F16;
+    use crate::dtype::{Element, F16};
 
     fn multiply<A: Number + Plain, B: Number + Plain, O: Number + Plain>(
         spec: &MatMul,
@@ -105,10 +110,10 @@ mod tests {
         out_dims: &[usize],
     ) -> Vec<O> {
         let mut out = vec![O::default(); out_dims.iter().product()];
-        let [mut a_panel, mut b_panel, mut c, mut d, mut index] = core::array::from_fn(|_| Buffer::default());
-        let panels = Panels { a: &mut a_panel, b: &mut b_panel, c: &mut c, d: &mut d, index: &mut index };
-        let mut finish = Finish::rounding(O::DTYPE);
-        run(spec, &tensor(a, a_dims), &tensor(b, b_dims), &mut tensor_mut(&mut out, out_dims), &mut finish, panels);
+        let [mut a_room, mut b_room, mut c] = core::array::from_fn(|_| Buffer::default());
+        let room = Room { a: &mut a_room, b: &mut b_room, c: &mut c, team: &mut Team::new(2) };
+        let epilogue = Epilogue::rounding(O::DTYPE);
+        run(spec, &tensor(a, a_dims), &tensor(b, b_dims), &mut tensor_mut(&mut out, out_dims), &epilogue, room);
         out
     }
 
@@ -131,6 +136,28 @@ mod tests {
             }
         }
         assert_close(&out, &exact, 1e-6);
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let mut random = Random::new(5);
+        for [batch, m, k, n] in [[1, 12, 384, 390], [3, 130, 70, 65], [1, 1, 900, 1000], [1, 300, 500, 1]] {
+            let (a, b) = (random.floats(batch * m * k), random.floats(batch * k * n));
+            let product = |threads: usize, transpose_b: bool| {
+                let mut out = vec![0f32; batch * m * n];
+                let [mut a_room, mut b_room, mut c] = core::array::from_fn(|_| Buffer::default());
+                let room = Room { a: &mut a_room, b: &mut b_room, c: &mut c, team: &mut Team::new(threads) };
+                let b_dims = if transpose_b { [batch, n, k] } else { [batch, k, n] };
+                let (at, bt) = (tensor(&a, &[batch, m, k]), tensor(&b, &b_dims));
+                let epilogue = Epilogue::rounding(f32::DTYPE);
+                run(&spec(false, transpose_b), &at, &bt, &mut tensor_mut(&mut out, &[batch, m, n]), &epilogue, room);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            for transpose_b in [false, true] {
+                let alone = product(1, transpose_b);
+                assert!(alone == product(2, transpose_b) && alone == product(3, transpose_b), "{batch} {m} {k} {n}");
+            }
+        }
     }
 
     #[test]

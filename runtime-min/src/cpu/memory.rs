@@ -93,7 +93,7 @@ impl Buffer {
     }
 }
 
-/// Working memory of the kernels. It only grows, so that steady runs allocate nothing.
+/// Working memory of the kernels, and the threads that they run on. It only grows, so that steady runs allocate nothing.
 #[derive(Default)]
 pub struct Scratch {
     pub a: Buffer,
@@ -102,8 +102,10 @@ pub struct Scratch {
     pub d: Buffer,
     pub e: Buffer,
     pub index: Buffer,
-    pub registers: crate::cpu::pointwise::Registers,
     pub unpacked: crate::cpu::packed::Unpacked,
+    /// Operands of a pointwise program.
+    pub raws: Vec<Raw>,
+    pub team: crate::cpu::team::Team,
 }
 
 /// A tensor that is read.
@@ -181,6 +183,11 @@ pub struct Raw {
     pub start: *mut u8,
     pub bytes: usize,
 }
+
+// SAFETY: an address; who reads or writes there says why that is sound, on whatever thread.
+unsafe impl Send for Raw {}
+// SAFETY: as above.
+unsafe impl Sync for Raw {}
 
 impl Raw {
     /// Whether the two share a byte.

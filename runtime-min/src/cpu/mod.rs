@@ -2,9 +2,10 @@
 //!
 //! An [`Engine`] holds what requests share (weights, derived weights, prepared programs); an [`Exec`] holds one
 //! request's memory and runs the plan's segments. Nothing is chosen here: the steps and their order are the plan's.
-//! The kernels are safe code over slices; `memory` and `pointwise` hold the borders.
+//! The kernels are safe code over slices; `memory` and `pointwise` hold the borders, and `team` the threads.
 
 mod attention;
+mod blocks;
 mod check;
 mod conv;
 mod dispatch;
@@ -31,6 +32,7 @@ mod sheet;
 mod simd;
 mod softmax;
 mod suppress;
+mod team;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -6,18 +6,35 @@
 use crate::cpu::element::word;
 use crate::cpu::memory::{Buffer, Inputs, Plain, Tensor, TensorMut};
 use crate::cpu::pointwise::{packed, set_packed};
+use crate::cpu::team::{Team, parts};
 use crate::op::{MAX_RANK, PadMode, Transpose};
+use crate::shapes::Extents;
 use crate::table::Dim;
 
 /// `out[i] = x[permuted i]`
-pub fn transpose(spec: &Transpose, x: &Tensor<'_>, out: &mut TensorMut<'_>) {
+pub fn transpose(spec: &Transpose, x: &Tensor<'_>, out: &mut TensorMut<'_>, team: &mut Team) {
     let strides = row_major(&x.dims);
     let mut steps = [0isize; MAX_RANK];
     for (step, &axis) in steps.iter_mut().zip(&spec.perm[..usize::from(spec.rank)]) {
         *step = strides[usize::from(axis)];
     }
     let dims = out.dims;
-    word!(x.dtype, T => strided(x.words::<T>(), 0, &dims, &steps[..dims.len()], out.words::<T>()));
+    word!(x.dtype, T => shared(x.words::<T>(), &dims, &steps[..dims.len()], out.words::<T>(), team));
+}
+
+/// Elements whose move is worth a part of its own.
+const PART: usize = 1 << 15;
+
+/// [`strided`], in parts along the outermost axis.
+fn shared<T: Plain>(x: &[T], dims: &Extents, steps: &[isize], out: &mut [T], team: &mut Team) {
+    let Some(axis) = dims.iter().position(|&extent| extent != 1) else { return strided(x, 0, dims, steps, out) };
+    // Squares of whole rows.
+    let count = dims[axis].div_ceil(parts(out.len(), PART)).next_multiple_of(SQUARE);
+    let row = dims[axis + 1..].iter().product::<usize>();
+    team.pieces(out, count * row, |part, out, _| {
+        let dims = dims.with(axis, out.len() / row);
+        strided(x, (part * count) as isize * steps[axis], &dims, steps, out);
+    });
 }
 
 /// `out` = `x` broadcast to its shape.
@@ -331,7 +348,7 @@ mod tests {
             let mut out = vec![0u32; x.len()];
             let mut spec = Transpose { rank: rank as u8, perm: [0; MAX_RANK] };
             spec.perm[..rank].copy_from_slice(&perm);
-            transpose(&spec, &tensor(&x, &dims), &mut tensor_mut(&mut out, &out_dims));
+            transpose(&spec, &tensor(&x, &dims), &mut tensor_mut(&mut out, &out_dims), &mut Team::new(2));
             let strides = row_major(&dims);
             for (k, value) in out.iter().enumerate() {
                 let (mut rest, mut from) = (k, 0);

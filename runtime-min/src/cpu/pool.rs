@@ -4,6 +4,7 @@
 use crate::cpu::element::{Arith, Number, float, narrow, number, widen};
 use crate::cpu::memory::{Scratch, Tensor, TensorMut, bytes_of, bytes_of_mut, cast, cast_mut};
 use crate::cpu::sheet::Sheets;
+use crate::cpu::team::{Team, parts};
 use crate::cpu::window::{Axis, Geometry};
 use crate::dtype::{DType, Element};
 use crate::op::{Pool, PoolKind};
@@ -27,9 +28,9 @@ pub fn run(
         return;
     }
     match x.dtype {
-        DType::I8 => maxima(&geometry, x.data::<i8>(), out.data(), scratch),
-        DType::U8 => maxima(&geometry, x.data::<u8>(), out.data(), scratch),
-        other => float!(other, T => planes::<T>(spec, &geometry, x.data(), out.data(), scratch)),
+        DType::I8 => maxima(&geometry, x.data::<i8>(), out.data(), &mut scratch.team),
+        DType::U8 => maxima(&geometry, x.data::<u8>(), out.data(), &mut scratch.team),
+        other => float!(other, T => planes::<T>(spec, &geometry, x.data(), out.data(), &mut scratch.team)),
     }
 }
 
@@ -59,38 +60,52 @@ pub fn is_supported(kind: PoolKind, dtype: DType) -> bool {
 }
 
 /// Pools plane by plane in the accumulator's type.
-fn planes<T: Number>(spec: &Pool, geometry: &Geometry, x: &[T], out: &mut [T], scratch: &mut Scratch)
+fn planes<T: Number>(spec: &Pool, geometry: &Geometry, x: &[T], out: &mut [T], team: &mut Team)
 where
     T::Acc: Number<Acc = T::Acc>,
 {
     let (elements, positions) = (geometry.input_count(), geometry.output_count());
     let sheets = Sheets::new(geometry);
-    let room = scratch.a.take::<T::Acc>(sheets.room());
-    let offsets = sheets.offsets(&mut scratch.index);
-    let wide = scratch.b.take::<T::Acc>(elements);
-    let sums = scratch.c.take::<T::Acc>(positions);
-    for (plane, out) in out.chunks_exact_mut(positions).enumerate() {
-        let x = &x[plane * elements..][..elements];
-        if T::DTYPE == <T::Acc as Element>::DTYPE {
-            let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: cast(bytes_of(x)) };
-            pool_plane::<T::Acc>(spec, plane, cast_mut(bytes_of_mut(out)));
-        } else {
-            widen(x, wide);
-            let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: &*wide };
-            pool_plane(spec, plane, sums);
-            narrow(sums, out);
+    let count = planes_of_a_part(geometry, out.len() / positions);
+    team.pieces(out, count * positions, |part, out, lane| {
+        let room = lane.a.take::<T::Acc>(sheets.room());
+        let offsets = sheets.offsets(&mut lane.c);
+        let (wide, sums) = lane.b.take::<T::Acc>(elements + positions).split_at_mut(elements);
+        for (k, out) in out.chunks_exact_mut(positions).enumerate() {
+            let x = &x[(part * count + k) * elements..][..elements];
+            if T::DTYPE == <T::Acc as Element>::DTYPE {
+                let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: cast(bytes_of(x)) };
+                pool_plane::<T::Acc>(spec, plane, cast_mut(bytes_of_mut(out)));
+            } else {
+                widen(x, wide);
+                let plane = Plane { geometry, sheets, offsets, room: &mut *room, x: &*wide };
+                pool_plane(spec, plane, sums);
+                narrow(sums, out);
+            }
         }
-    }
+    });
 }
 
-fn maxima<T: Arith>(geometry: &Geometry, x: &[T], out: &mut [T], scratch: &mut Scratch) {
+fn maxima<T: Arith>(geometry: &Geometry, x: &[T], out: &mut [T], team: &mut Team) {
+    let (elements, positions) = (geometry.input_count(), geometry.output_count());
     let sheets = Sheets::new(geometry);
-    let room = scratch.a.take::<T>(sheets.room());
-    let offsets = sheets.offsets(&mut scratch.index);
-    let planes = x.chunks_exact(geometry.input_count().max(1));
-    for (x, out) in planes.zip(out.chunks_exact_mut(geometry.output_count())) {
-        Plane { geometry, sheets, offsets, room: &mut *room, x }.fold(out, T::LOWEST, T::larger);
-    }
+    let count = planes_of_a_part(geometry, out.len() / positions);
+    team.pieces(out, count * positions, |part, out, lane| {
+        let room = lane.a.take::<T>(sheets.room());
+        let offsets = sheets.offsets(&mut lane.c);
+        for (k, out) in out.chunks_exact_mut(positions).enumerate() {
+            let x = &x[(part * count + k) * elements..][..elements];
+            Plane { geometry, sheets, offsets, room: &mut *room, x }.fold(out, T::LOWEST, T::larger);
+        }
+    });
+}
+
+/// Elements under the window that are worth a part of their own.
+const PART: usize = 1 << 16;
+
+fn planes_of_a_part(geometry: &Geometry, planes: usize) -> usize {
+    let cost = geometry.output_count().saturating_mul(geometry.taps() + 4).saturating_mul(planes);
+    planes.div_ceil(parts(cost, PART))
 }
 
 /// One plane, and room for its sheets.

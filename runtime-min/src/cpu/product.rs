@@ -1,13 +1,10 @@
 //! Matrix products over strided slices: floats by the `gemm` crate (vectors by loops of our own), integers by plain
-//! loops. The one place that decides how many threads a product uses.
+//! loops. On the calling thread alone: `blocks` shares a product among threads.
 
 use crate::cpu::element::{Arith, Number, Real, unchecked, widen};
 use crate::cpu::memory::{Buffer, Tensor};
 use crate::cpu::simd::vectorize;
 use crate::dtype::{BF16, DType, F16};
-
-/// Products run on the calling thread.
-const THREADS: gemm::Parallelism = gemm::Parallelism::None;
 
 /// A matrix in a slice: element `(i, j)` at `i * row_stride + j * col_stride`.
 #[derive(Clone, Copy)]
@@ -29,6 +26,18 @@ impl<'m, T> Matrix<'m, T> {
     pub fn transposed(self) -> Matrix<'m, T> {
         let Matrix { data, rows, cols, row_stride, col_stride } = self;
         Matrix { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+
+    /// `count` rows from row `first` on.
+    pub fn rows(self, first: usize, count: usize) -> Matrix<'m, T> {
+        assert!(first + count <= self.rows, "rows outside of a matrix");
+        let data = self.data.get(first * self.row_stride..).unwrap_or(&[]);
+        Matrix { data, rows: count, ..self }
+    }
+
+    /// `count` columns from column `first` on.
+    pub fn columns(self, first: usize, count: usize) -> Matrix<'m, T> {
+        self.transposed().rows(first, count).transposed()
     }
 
     fn check(&self) {
@@ -174,7 +183,7 @@ macro_rules! float_product {
                         false,
                         false,
                         false,
-                        THREADS,
+                        gemm::Parallelism::None,
                     );
                 }
             }

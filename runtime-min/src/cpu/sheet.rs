@@ -9,8 +9,8 @@ use crate::cpu::memory::Buffer;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
-/// Positions that are folded side by side: they stay in the first-level cache from tap to tap.
-const PIECE: usize = 1024;
+/// Positions that are folded side by side: they stay in registers from tap to tap.
+const PIECE: usize = 64;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
@@ -40,25 +40,26 @@ impl Sheets {
     pub fn split<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
         let [d, h, w] = &self.axes;
         let [depth, height, width] = self.extents;
-        let rows = (0..d.stride * h.stride * w.stride * depth * height).zip(sheets.chunks_exact_mut(width));
-        for (row, to) in rows {
-            let (rest, y) = (row / height, row % height);
-            let (rest, z) = (rest / depth, rest % depth);
-            let (rest, of_w) = (rest / w.stride, rest % w.stride);
-            let (of_d, of_h) = (rest / h.stride, rest % h.stride);
-            let inside = |axis: &Axis, at: usize| at.checked_sub(axis.pad_lo).filter(|&at| at < axis.input);
-            let (Some(z), Some(y)) = (inside(d, z * d.stride + of_d), inside(h, y * h.stride + of_h)) else {
-                to.fill(outside);
-                continue;
-            };
-            // The first of the row's elements, and how many there are.
+        let inside = |axis: &Axis, at: usize| at.checked_sub(axis.pad_lo).filter(|&at| at < axis.input);
+        let mut rows = sheets.chunks_exact_mut(width);
+        for sheet in 0..d.stride * h.stride * w.stride {
+            let (of_d, of_h, of_w) = (sheet / (h.stride * w.stride), sheet / w.stride % h.stride, sheet % w.stride);
+            // The first of a row's elements, and where they end.
             let first = w.pad_lo.saturating_sub(of_w).div_ceil(w.stride).min(width);
             let end = (w.pad_lo + w.input).saturating_sub(of_w).div_ceil(w.stride).clamp(first, width);
-            to[..first].fill(outside);
-            to[end..].fill(outside);
-            if first < end {
-                let from = &x[(z * h.input + y) * w.input..][..w.input];
-                every(&from[first * w.stride + of_w - w.pad_lo..], w.stride, &mut to[first..end]);
+            for z in (0..depth).map(|z| inside(d, z * d.stride + of_d)) {
+                for (y, to) in (0..height).map(|y| inside(h, y * h.stride + of_h)).zip(&mut rows) {
+                    let (Some(z), Some(y)) = (z, y) else {
+                        to.fill(outside);
+                        continue;
+                    };
+                    to[..first].fill(outside);
+                    to[end..].fill(outside);
+                    if first < end {
+                        let from = &x[(z * h.input + y) * w.input..][..w.input];
+                        every(&from[first * w.stride + of_w - w.pad_lo..], w.stride, &mut to[first..end]);
+                    }
+                }
             }
         }
     }
@@ -105,18 +106,7 @@ impl Sheets {
             let folded = if direct { &mut *out } else { &mut flat[..count] };
             vectorize(
                 #[inline(always)]
-                || {
-                    for (k, piece) in folded.chunks_mut(PIECE).enumerate() {
-                        piece.fill(start);
-                        for (tap, offset) in offsets.iter().enumerate() {
-                            let from = &sheets[z * height * width + k * PIECE + *offset as usize..];
-                            let weight = weight(tap);
-                            for (folded, x) in piece.iter_mut().zip(from) {
-                                *folded = step(*folded, *x, weight);
-                            }
-                        }
-                    }
-                },
+                || fold_line(&sheets[z * height * width..], offsets, folded, start, &weight, &step),
             );
             if !direct {
                 for (out, row) in out.chunks_exact_mut(w.output).zip(flat.chunks(width)) {
@@ -124,6 +114,40 @@ impl Sheets {
                 }
             }
         }
+    }
+}
+
+/// `out[i]` = the fold of the elements at `i` behind each offset.
+#[inline(always)]
+fn fold_line<A: Arith, W: Copy>(
+    x: &[A],
+    offsets: &[u64],
+    out: &mut [A],
+    start: A,
+    weight: &impl Fn(usize) -> W,
+    step: &impl Fn(A, A, W) -> A,
+) {
+    let count = out.len();
+    for at in (0..count).step_by(PIECE) {
+        if count < PIECE {
+            out.fill(start);
+            for (tap, offset) in offsets.iter().enumerate() {
+                for (out, x) in out.iter_mut().zip(&x[*offset as usize..]) {
+                    *out = step(*out, *x, weight(tap));
+                }
+            }
+            return;
+        }
+        // The last piece ends with the line, and folds some positions once more.
+        let at = at.min(count - PIECE);
+        let mut piece = [start; PIECE];
+        for (tap, offset) in offsets.iter().enumerate() {
+            let weight = weight(tap);
+            for (folded, x) in piece.iter_mut().zip(&x[at + *offset as usize..][..PIECE]) {
+                *folded = step(*folded, *x, weight);
+            }
+        }
+        out[at..][..PIECE].copy_from_slice(&piece);
     }
 }
 

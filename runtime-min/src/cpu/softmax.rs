@@ -4,7 +4,11 @@
 use crate::cpu::element::{Arith, Number, Real, float, sum};
 use crate::cpu::memory::{Scratch, Tensor, TensorMut};
 use crate::cpu::simd::vectorize;
+use crate::cpu::team::{Team, parts};
 use crate::op::Softmax;
+
+/// Elements that are worth a part of their own.
+const PART: usize = 1 << 13;
 
 /// `out` = the softmax of `x`.
 pub fn run(spec: &Softmax, x: &Tensor<'_>, out: &mut TensorMut<'_>, scratch: &mut Scratch) {
@@ -14,29 +18,33 @@ pub fn run(spec: &Softmax, x: &Tensor<'_>, out: &mut TensorMut<'_>, scratch: &mu
     if x.dims.count() == 0 {
         return;
     }
-    float!(x.dtype, T => blocks::<T>(spec, extent, inner, x.data(), out.data(), scratch));
+    float!(x.dtype, T => blocks::<T>(spec, extent, inner, x.data(), out.data(), &mut scratch.team));
 }
 
-fn blocks<T: Number>(spec: &Softmax, extent: usize, inner: usize, x: &[T], out: &mut [T], scratch: &mut Scratch)
+fn blocks<T: Number>(spec: &Softmax, extent: usize, inner: usize, x: &[T], out: &mut [T], team: &mut Team)
 where
     T::Acc: Real + Number<Acc = T::Acc>,
 {
     let size = extent * inner;
-    let values = scratch.a.take::<T::Acc>(size);
-    let max = scratch.b.take::<T::Acc>(inner);
-    let sums = scratch.c.take::<f64>(inner);
-    for (x, out) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)) {
-        vectorize(
-            #[inline(always)]
-            || {
-                if inner == 1 {
-                    row(spec, x, values, out);
-                } else {
-                    columns(spec, x, values, max, sums, out);
-                }
-            },
-        );
-    }
+    let blocks = out.len() / size;
+    let count = blocks.div_ceil(parts(out.len(), PART));
+    team.pieces(out, count * size, |part, out, lane| {
+        let values = lane.a.take::<T::Acc>(size);
+        let max = lane.b.take::<T::Acc>(inner);
+        let sums = lane.c.take::<f64>(inner);
+        for (x, out) in x[part * count * size..].chunks_exact(size).zip(out.chunks_exact_mut(size)) {
+            vectorize(
+                #[inline(always)]
+                || {
+                    if inner == 1 {
+                        row(spec, x, values, out);
+                    } else {
+                        columns(spec, x, values, max, sums, out);
+                    }
+                },
+            );
+        }
+    });
 }
 
 /// The softmax of one contiguous row.

@@ -4,8 +4,8 @@
 //! the result, chunk by chunk: operands that are contiguous are read where they lie, others (broadcast, narrow types,
 //! or memory that is also written) are loaded into registers; then each step is one loop over the chunk.
 //!
-//! A result may lie exactly where an operand of its size lies. [`Finish`] runs a program as the epilogue of another
-//! kernel, range by range.
+//! A result may lie exactly where an operand of its size lies. An [`Epilogue`] is a program that finishes the values of
+//! another kernel, range by range, on as many threads as the kernel has.
 
 mod exec;
 mod layout;
@@ -21,6 +21,7 @@ pub use storage::{packed, set_packed};
 
 use crate::cpu::element::{Number, narrow};
 use crate::cpu::memory::{Buffer, Inputs, Plain, Raw, bytes_of, cast, cast_mut};
+use crate::cpu::team::{Team, parts};
 use crate::dtype::{BF16, DType, F16};
 use crate::op::Scalar;
 use crate::shapes::Extents;
@@ -84,31 +85,36 @@ struct Bound<'b> {
     chunk: usize,
 }
 
+/// Elements times steps that are worth a part of their own.
+const PART: usize = 1 << 17;
+
 /// Runs `program` over whole tensors.
 ///
 /// # Safety
 /// The tensors are valid, results overlap neither each other nor the registers, and a result overlaps an operand only
 /// where the two are the same memory and have the same shape.
-pub unsafe fn run(
-    program: &Compiled,
-    registers: &mut Registers,
-    inputs: impl Iterator<Item = Raw>,
-    outputs: impl Iterator<Item = Raw> + Clone,
-) {
-    let Some(dims) = outputs.clone().next().map(|raw| raw.dims) else { return };
+pub unsafe fn run(program: &Compiled, team: &mut Team, inputs: &[Raw], outputs: &[Raw]) {
+    let Some(dims) = outputs.first().map(|raw| raw.dims) else { return };
     let count = dims.count();
     if count == 0 {
         return;
     }
-    let mut bound = Bound::new(program, registers, dims);
-    for raw in inputs {
-        let shared = outputs.clone().any(|out| out.overlaps(&raw));
-        // SAFETY: the caller's.
-        unsafe { bound.operand(raw, shared) };
-    }
-    bound.results.extend(outputs.map(|raw| Target { dtype: raw.dtype, start: raw.start, base: 0 }));
-    // SAFETY: the caller's.
-    unsafe { bound.range(0, count) };
+    let parts = parts(count.saturating_mul(program.steps.len() + 1), PART);
+    // Whole bytes of elements that are smaller.
+    let len = count.div_ceil(parts).next_multiple_of(CHUNK);
+    team.run(count.div_ceil(len), &|part, lane| {
+        let mut bound = Bound::new(program, &mut lane.registers, dims);
+        for raw in inputs {
+            let shared = outputs.iter().any(|out| out.overlaps(raw));
+            // SAFETY: the caller's.
+            unsafe { bound.operand(*raw, shared) };
+        }
+        bound.results.extend(outputs.iter().map(|raw| Target { dtype: raw.dtype, start: raw.start, base: 0 }));
+        let start = part * len;
+        // SAFETY: the caller's. Parts write different elements, and read no element that another part writes: what lies
+        // where a result lies is read element by element.
+        unsafe { bound.range(start, len.min(count - start)) };
+    });
 }
 
 impl<'b> Bound<'b> {
@@ -321,37 +327,61 @@ unsafe fn fill(value: Scalar, register: *mut u8, count: usize) {
     }
 }
 
-/// How a kernel's accumulated values become elements of its result: by an epilogue program, or by rounding alone. As
-/// operands of an epilogue they are not rounded below `f32`.
+/// How a kernel's accumulated values become elements of its result: by a program, or by rounding alone. As operands of
+/// the program they are not rounded below `f32`.
+pub struct Epilogue<'e> {
+    program: Option<&'e Compiled>,
+    /// The program's operands behind the accumulated value.
+    extras: &'e [Raw],
+    dtype: DType,
+    dims: Extents,
+}
+
+impl<'e> Epilogue<'e> {
+    /// The epilogue of a result of `dtype` and `dims`, which overlaps none of `extras`; `list` holds what they are.
+    pub fn new(
+        program: Option<&'e Compiled>,
+        dtype: DType,
+        dims: Extents,
+        extras: Inputs<'e>,
+        list: &'e mut Vec<Raw>,
+    ) -> Epilogue<'e> {
+        list.clear();
+        list.extend((0..extras.len()).map(|k| Raw::of(&extras.need(k))));
+        Epilogue { program, extras: list, dtype, dims }
+    }
+
+    /// No program: values are rounded to `dtype`.
+    #[cfg(test)]
+    pub fn rounding(dtype: DType) -> Epilogue<'static> {
+        Epilogue { program: None, extras: &[], dtype, dims: Extents::new(&[]) }
+    }
+
+    /// The epilogue for one thread.
+    pub fn bind<'b>(&'b self, registers: &'b mut Registers) -> Finish<'b> {
+        // Of a result without elements no range will come.
+        let bound = self.program.filter(|_| self.dims.count() > 0).map(|program| {
+            let mut bound = Bound::new(program, registers, self.dims);
+            // The place of the accumulated values, which each range brings along.
+            bound.operands.push(Operand::flat(program.inputs[0], core::ptr::null(), 0, 0));
+            for raw in self.extras {
+                // SAFETY: a tensor of the step, which broadcasts to the result and overlaps no result.
+                unsafe { bound.operand(*raw, false) };
+            }
+            bound
+        });
+        Finish { bound, dtype: self.dtype }
+    }
+}
+
+/// An epilogue at work, on one thread.
 pub struct Finish<'f> {
     bound: Option<Bound<'f>>,
     dtype: DType,
 }
 
-impl<'f> Finish<'f> {
-    /// The finish of a result of `dtype` and `dims`; `extras` are the epilogue's operands behind the accumulated value.
-    pub fn new(
-        epilogue: Option<&'f Compiled>,
-        registers: &'f mut Registers,
-        dtype: DType,
-        dims: Extents,
-        extras: Inputs<'_>,
-    ) -> Finish<'f> {
-        // Of a result without elements no range will come.
-        let bound = epilogue.filter(|_| dims.count() > 0).map(|program| {
-            let mut bound = Bound::new(program, registers, dims);
-            // The place of the accumulated values, which each range brings along.
-            bound.operands.push(Operand::flat(program.inputs[0], core::ptr::null(), 0, 0));
-            for k in 0..extras.len() {
-                // SAFETY: a tensor of the step, which broadcasts to the result and overlaps no result.
-                unsafe { bound.operand(Raw::of(&extras.need(k)), false) };
-            }
-            bound
-        });
-        Finish { bound, dtype }
-    }
-
-    /// No epilogue: values are rounded to `dtype`.
+impl Finish<'_> {
+    /// No program: values are rounded to `dtype`.
     pub fn rounding(dtype: DType) -> Finish<'static> {
         Finish { bound: None, dtype }
     }

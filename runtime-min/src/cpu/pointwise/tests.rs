@@ -17,7 +17,7 @@ fn run_program(program: &Program<'_>, inputs: &[Tensor<'_>], outputs: &mut [Tens
     let compiled = compile(program, &stored).unwrap();
     let outs: Vec<Raw> = outputs.iter_mut().map(raw).collect();
     // SAFETY: distinct slices.
-    unsafe { run(&compiled, &mut Registers::default(), inputs.iter().map(Raw::of), outs.into_iter()) };
+    unsafe { run(&compiled, &mut Team::new(2), &inputs.iter().map(Raw::of).collect::<Vec<_>>(), &outs) };
 }
 
 /// The result of one operation on whole tensors of one type.
@@ -85,7 +85,7 @@ fn results_may_lie_where_operands_lie() {
     let other = Raw::of(&tensor(&b, &dims));
     let outputs = [place, raw(&mut tensor_mut(&mut product, &dims))];
     // SAFETY: the first result is the first operand, of one shape.
-    unsafe { run(&compiled, &mut Registers::default(), [place, other, other].into_iter(), outputs.into_iter()) };
+    unsafe { run(&compiled, &mut Team::default(), &[place, other, other], &outputs) };
     assert_eq!(a, expected);
 }
 
