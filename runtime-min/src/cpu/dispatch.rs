@@ -122,11 +122,17 @@ fn run_pointwise(step: &Step<'_>, ready: &Prepared, memory: &mut Memory<'_>, scr
     unsafe { pointwise::run(program, team, inputs, outputs) };
 }
 
-/// Applies an epilogue of one input to a result in place; it reads `none` of the operands.
+/// The elements that a thread finishes at a time.
+const PIECE: usize = 1 << 14;
+
+/// Applies an epilogue of one input to a result of floats in place; it reads `none` of the operands.
 fn finish(ready: &Prepared, out: &mut TensorMut<'_>, none: Inputs<'_>, scratch: &mut Scratch) {
-    if let Some(program) = &ready.program {
-        let mut finish = Finish::new(Some(program), &mut scratch.registers, out.dtype, out.dims, none);
-        finish.in_place(out.bytes, 0);
+    if ready.program.is_some() {
+        let Scratch { raws, team, .. } = scratch;
+        let epilogue = Epilogue::new(ready.program.as_ref(), out.dtype, out.dims, none, raws);
+        team.pieces(out.bytes, out.dtype.bytes(PIECE), |part, out, lane| {
+            epilogue.bind(&mut lane.registers).in_place(out, part * PIECE);
+        });
     }
 }
 
