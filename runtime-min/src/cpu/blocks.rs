@@ -11,7 +11,10 @@ use crate::cpu::product::{Accumulator, Matrix, Onto};
 use crate::cpu::team::{Pieces, Team, parts};
 
 /// Products that are worth a part of their own.
-const PART: usize = 1 << 18;
+const PART: usize = 1 << 21;
+
+/// What reading a column of the right matrix costs, in rows of products.
+const READ: usize = 32;
 
 /// Elements of gathered columns, which shall stay in the second-level cache.
 const GATHERED: usize = 1 << 16;
@@ -19,8 +22,8 @@ const GATHERED: usize = 1 << 16;
 /// Columns that vector units and their registers are filled with.
 const WIDTH: usize = 64;
 
-/// Rows that columns are not packed again for.
-const HEIGHT: usize = 16;
+/// Rows for which it pays to pack the columns.
+const HEIGHT: usize = 64;
 
 /// The extents of `batch` products of a `rows` by `inner` with an `inner` by `cols` matrix.
 #[derive(Clone, Copy, Debug)]
@@ -91,15 +94,15 @@ pub fn multiply<'m, A: Accumulator + Send + Sync, R: Columns<A>>(
 /// The rows and columns of a block.
 fn block(shape: Shape, gathered: bool) -> [usize; 2] {
     let Shape { batch, rows, inner, cols } = shape;
-    let cost = [rows, inner, cols].into_iter().fold(batch, usize::saturating_mul);
+    let cost = [rows + READ, inner, cols].into_iter().fold(batch, usize::saturating_mul);
     let wanted = parts(cost, PART).div_ceil(batch);
     let most = if gathered { (GATHERED / inner.max(1)).next_multiple_of(WIDTH) } else { cols };
     let even = |extent: usize, count: usize, unit: usize| extent.div_ceil(count).next_multiple_of(unit).min(extent);
-    let across = cols.div_ceil(most).max(wanted.min(cols / WIDTH)).max(1);
+    // Rows first, as whole rows are finished in long runs; what is gathered is gathered once, for all rows.
+    let down = if gathered { 1 } else { wanted.min(rows / HEIGHT).max(1) };
+    let across = cols.div_ceil(most).max(wanted.div_ceil(down).min(cols / WIDTH)).max(1);
     let width = even(cols, across, WIDTH);
-    // What is gathered is gathered once, for all rows.
-    let down = if gathered { 1 } else { wanted.div_ceil(cols.div_ceil(width)).min(rows / HEIGHT).max(1) };
-    [even(rows, down, HEIGHT), width]
+    [even(rows, down, 1), width]
 }
 
 #[cfg(test)]
@@ -112,9 +115,9 @@ mod tests {
         assert_eq!(block(shape(1, 3, 5, 7), false), [3, 7]);
         // Not worth a second part.
         assert_eq!(block(shape(1, 16, 64, 256), false), [16, 256]);
-        assert_eq!(block(shape(1, 12, 384, 384), false), [12, 64]);
-        // Too few columns: rows are split.
-        assert_eq!(block(shape(1, 256, 2304, 49), false), [16, 49]);
+        assert_eq!(block(shape(1, 12, 384, 384), false), [12, 128]);
+        // Rows are split first.
+        assert_eq!(block(shape(1, 256, 2304, 49), false), [64, 49]);
         assert_eq!(block(shape(8, 256, 2304, 49), false), [128, 49]);
         assert_eq!(block(shape(1, 256, 2304, 49), true), [256, 49]);
         // What is gathered stays in the cache.

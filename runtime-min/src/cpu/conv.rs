@@ -124,10 +124,15 @@ impl<A: Accumulator> Windows<'_, A> {
         let (taps, plane) = (geometry.taps(), geometry.input_count());
         for (k, panel) in panel.chunks_exact_mut(count).enumerate() {
             let (channel, tap) = ((row + k) / taps, (row + k) % taps);
-            vectorize(
-                #[inline(always)]
-                || fill_row(geometry, &self.x[channel * plane..][..plane], geometry.tap(tap), first, panel),
-            );
+            let (x, tap) = (&self.x[channel * plane..][..plane], geometry.tap(tap));
+            if geometry.is_shift() {
+                fill_shifted(geometry, x, tap, first, panel);
+            } else {
+                vectorize(
+                    #[inline(always)]
+                    || fill_row(geometry, x, tap, first, panel),
+                );
+            }
         }
     }
 
@@ -149,6 +154,28 @@ impl<A: Accumulator> Columns<A> for Windows<'_, A> {
         let panel = buffer.take::<A>(inner * range.len());
         self.fill(index * inner, range.start, range.len(), panel);
         Matrix::new(panel, inner, range.len())
+    }
+}
+
+/// [`fill_row`] where the elements under a tap follow each other as the positions do: one copy, and zeros where a
+/// row's end would run into the next row.
+fn fill_shifted<A: Accumulator>(geometry: &Geometry, x: &[A], [_, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
+    let [_, h, w] = &geometry.axes;
+    let len = panel.len() as isize;
+    let shift = |axis: &Axis, tap: usize| (tap * axis.dilation) as isize - axis.pad_lo as isize;
+    // The element under the tap at the first position, if the plane had no ends.
+    let from = first as isize + shift(h, kh) * w.input as isize + shift(w, kw);
+    let lo = (-from).clamp(0, len);
+    let hi = (x.len() as isize - from).clamp(lo, len);
+    panel[..lo as usize].fill(A::ZERO);
+    panel[hi as usize..].fill(A::ZERO);
+    if lo < hi {
+        panel[lo as usize..hi as usize].copy_from_slice(&x[(from + lo) as usize..(from + hi) as usize]);
+    }
+    let span = w.span(kw);
+    for column in (0..span.start).chain(span.end..w.output) {
+        let start = (column + w.output - first % w.output) % w.output;
+        panel.iter_mut().skip(start).step_by(w.output).for_each(|value| *value = A::ZERO);
     }
 }
 

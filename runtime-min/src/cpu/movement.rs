@@ -23,13 +23,14 @@ pub fn transpose(spec: &Transpose, x: &Tensor<'_>, out: &mut TensorMut<'_>, team
 }
 
 /// Elements whose move is worth a part of its own.
-const PART: usize = 1 << 15;
+const PART: usize = 1 << 13;
 
 /// [`strided`], in parts along the outermost axis.
 fn shared<T: Plain>(x: &[T], dims: &Extents, steps: &[isize], out: &mut [T], team: &mut Team) {
     let Some(axis) = dims.iter().position(|&extent| extent != 1) else { return strided(x, 0, dims, steps, out) };
-    // Squares of whole rows.
-    let count = dims[axis].div_ceil(parts(out.len(), PART)).next_multiple_of(SQUARE);
+    let count = dims[axis].div_ceil(parts(out.len(), PART));
+    // Whole squares, where this axis is one of their sides.
+    let count = if steps[axis] == 1 { count.next_multiple_of(SQUARE) } else { count };
     let row = dims[axis + 1..].iter().product::<usize>();
     team.pieces(out, count * row, |part, out, _| {
         let dims = dims.with(axis, out.len() / row);

@@ -9,8 +9,8 @@ use crate::cpu::memory::Buffer;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
-/// Positions that are folded side by side: they stay in registers from tap to tap.
-const PIECE: usize = 64;
+/// Positions that are folded side by side: they stay in the first-level cache from tap to tap.
+const PIECE: usize = 512;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
@@ -127,27 +127,22 @@ fn fold_line<A: Arith, W: Copy>(
     weight: &impl Fn(usize) -> W,
     step: &impl Fn(A, A, W) -> A,
 ) {
-    let count = out.len();
-    for at in (0..count).step_by(PIECE) {
-        if count < PIECE {
-            out.fill(start);
-            for (tap, offset) in offsets.iter().enumerate() {
-                for (out, x) in out.iter_mut().zip(&x[*offset as usize..]) {
-                    *out = step(*out, *x, weight(tap));
-                }
-            }
-            return;
-        }
-        // The last piece ends with the line, and folds some positions once more.
-        let at = at.min(count - PIECE);
-        let mut piece = [start; PIECE];
-        for (tap, offset) in offsets.iter().enumerate() {
-            let weight = weight(tap);
-            for (folded, x) in piece.iter_mut().zip(&x[at + *offset as usize..][..PIECE]) {
-                *folded = step(*folded, *x, weight);
+    for (k, out) in out.chunks_mut(PIECE).enumerate() {
+        let len = out.len();
+        let tap = |tap: usize| (&x[k * PIECE + offsets[tap] as usize..][..len], weight(tap));
+        let quads = offsets.len() / 4 * 4;
+        out.fill(start);
+        for first in (0..quads).step_by(4) {
+            let [(x0, w0), (x1, w1), (x2, w2), (x3, w3)] = [0, 1, 2, 3].map(|i| tap(first + i));
+            for ((((out, x0), x1), x2), x3) in out.iter_mut().zip(x0).zip(x1).zip(x2).zip(x3) {
+                *out = step(step(step(step(*out, *x0, w0), *x1, w1), *x2, w2), *x3, w3);
             }
         }
-        out[at..][..PIECE].copy_from_slice(&piece);
+        for (x, weight) in (quads..offsets.len()).map(tap) {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = step(*out, *x, weight);
+            }
+        }
     }
 }
 

@@ -92,6 +92,14 @@ impl Geometry {
         self.axes.iter().all(|a| a.size == 1 && a.stride == 1 && a.pad_lo == 0 && a.pad_hi == 0)
     }
 
+    /// Whether, under each tap, neighbouring positions of a plane read neighbouring elements, but for the ends of rows:
+    /// a window that moves by one over two axes, which keep their extents.
+    pub fn is_shift(&self) -> bool {
+        let [d, h, w] = &self.axes;
+        let is_one = (d.input, d.output, d.size, d.pad_lo) == (1, 1, 1, 0);
+        is_one && [h, w].iter().all(|axis| axis.stride == 1 && axis.input == axis.output)
+    }
+
     /// The coordinates of tap number `tap`.
     pub fn tap(&self, tap: usize) -> [usize; MAX_SPATIAL] {
         let [_, h, w] = &self.axes;
