@@ -532,41 +532,45 @@ impl<'a> Parser<'a> {
         if depth > MAX_DEPTH {
             return Err("the formula is nested too deeply".to_owned());
         }
-        let mut total = if self.eat('-') { -self.product(depth)? } else { self.product(depth)? };
+        let sign = if self.eat('-') { "-" } else { "" };
+        let mut total = self.product(sign, depth)?;
         loop {
             total = if self.eat('+') {
-                total + self.product(depth)?
+                total + self.product("", depth)?
             } else if self.eat('-') {
-                total - self.product(depth)?
+                total + self.product("-", depth)?
             } else {
                 return Ok(total);
             };
         }
     }
 
-    fn product(&mut self, depth: usize) -> Result<Expr, String> {
-        let mut total = self.factor(depth)?;
+    fn product(&mut self, sign: &str, depth: usize) -> Result<Expr, String> {
+        let mut total = self.factor(sign, depth)?;
         while self.eat('*') {
-            total = total * self.factor(depth)?;
+            total = total * self.factor("", depth)?;
         }
         Ok(total)
     }
 
-    fn factor(&mut self, depth: usize) -> Result<Expr, String> {
+    /// A factor with a sign, which is read with the digits: the least number has no positive counterpart.
+    fn factor(&mut self, sign: &str, depth: usize) -> Result<Expr, String> {
+        let signed = |expr: Expr| if sign.is_empty() { expr } else { -expr };
         match self.peek() {
             Some(c) if c.is_ascii_digit() => {
                 let digits = self.take(|c| c.is_ascii_digit());
-                digits.parse().map(Expr::constant).map_err(|e| format!("`{digits}`: {e}"))
+                format!("{sign}{digits}").parse().map(Expr::constant).map_err(|e| format!("`{sign}{digits}`: {e}"))
             }
             Some('`') => {
                 self.expect('`')?;
                 let name = self.take(|c| c != '`');
                 self.expect('`')?;
-                Ok(Expr::symbol(&unescaped(name).ok_or_else(|| format!("`{name}` has an unknown escape"))?))
+                Ok(signed(Expr::symbol(&unescaped(name).ok_or_else(|| format!("`{name}` has an unknown escape"))?)))
             }
             Some(c) if c.is_ascii_alphabetic() || c == '_' => {
                 let name = self.take(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
-                if self.peek() == Some('(') { self.call(name, depth) } else { Ok(Expr::symbol(name)) }
+                let expr = if self.peek() == Some('(') { self.call(name, depth)? } else { Expr::symbol(name) };
+                Ok(signed(expr))
             }
             other => Err(format!("expected a formula, found {other:?}")),
         }
@@ -664,6 +668,16 @@ mod tests {
     fn a_quotient_of_positive_numbers_keeps_its_lower_bound() {
         assert_eq!(parse("floor(i + 64, 128)").range(&|_| (288, 576)), (2, 5));
         assert!(parse("a").exact_div(&parse("-9223372036854775807*a - a")).is_none());
+    }
+
+    /// Found by the fuzzer.
+    #[test]
+    fn the_least_number_reads_back() {
+        for text in ["-9223372036854775808", "-9223372036854775808*n", "n - 9223372036854775808", "-n - 2"] {
+            let expr: Expr = text.parse().unwrap();
+            assert_eq!(expr.to_string().parse::<Expr>().unwrap(), expr, "{text}");
+        }
+        assert_eq!("-9223372036854775808".parse::<Expr>().unwrap(), Expr::constant(i64::MIN));
     }
 
     #[test]

@@ -56,13 +56,14 @@ fn heads<T: Number>(
             let k = Matrix::new(&k[..keys * depth], keys, depth).transposed();
             T::Acc::product(Matrix::new(q, rows, depth), k, scores, keys, Onto::Nothing);
             let scores = &mut scores[..rows * keys];
+            let mut blank = [false; BLOCK];
             for (row, scores) in scores.chunks_exact_mut(keys.max(1)).enumerate() {
                 let mask = masked.map(|(data, [batch, of_head, of_row, of_key])| {
                     let at = head / heads * batch + head % heads * of_head + (first + row) * of_row;
                     (&data[at..], of_key)
                 });
                 let seen = if spec.causal { keys.min(first + row + 1) } else { keys };
-                vectorize(
+                blank[row] = vectorize(
                     #[inline(always)]
                     || weigh::<T>(scores, scale, mask, seen, spec.unseen),
                 );
@@ -72,13 +73,22 @@ fn heads<T: Number>(
             for (out, sum) in out.iter_mut().zip(sums.iter()) {
                 *out = T::narrow(*sum);
             }
+            for (row, _) in blank.iter().enumerate().filter(|(_, blank)| **blank) {
+                out[row * width..][..width].fill(T::narrow(T::Acc::ZERO));
+            }
         }
     }
 }
 
-/// The softmax of a row of scores, of which the first `seen` count.
+/// The softmax of a row of scores, of which the first `seen` count. `true` if the row gives zeros instead.
 #[inline(always)]
-fn weigh<T: Number>(scores: &mut [T::Acc], scale: T::Acc, mask: Option<(&[T], usize)>, seen: usize, unseen: Unseen)
+fn weigh<T: Number>(
+    scores: &mut [T::Acc],
+    scale: T::Acc,
+    mask: Option<(&[T], usize)>,
+    seen: usize,
+    unseen: Unseen,
+) -> bool
 where
     T::Acc: Real,
 {
@@ -101,7 +111,7 @@ where
         };
         scores.fill(value);
         hidden.fill(value);
-        return;
+        return unseen == Unseen::Zero;
     }
     let mut total = T::Acc::ZERO;
     for score in scores.iter_mut() {
@@ -110,10 +120,11 @@ where
     }
     if total.is_nan() && unseen == Unseen::Zero {
         scores.fill(T::Acc::ZERO);
-        return;
+        return true;
     }
     let share = T::Acc::from_f64(1.0 / total.to_f64());
     scores.iter_mut().for_each(|score| *score = score.mul(share));
+    false
 }
 
 /// The strides of a mask along batch, head, query and key: 0 where it broadcasts.

@@ -49,10 +49,10 @@ pub(super) fn attention(
         weights.iter_mut().for_each(|weight| *weight = (*weight - most).exp());
         let total: f64 = weights.iter().sum();
         if total.is_nan() && spec.unseen == Unseen::Zero {
-            weights.fill(0.0);
-        } else {
-            weights.iter_mut().for_each(|weight| *weight /= total);
+            out.extend(std::iter::repeat_n(0.0, width));
+            continue;
         }
+        weights.iter_mut().for_each(|weight| *weight /= total);
         let sum = |j: usize| -> f64 { (0..keys).map(|key| weights[key] * v[(shared * keys + key) * width + j]).sum() };
         out.extend((0..width).map(sum));
     }

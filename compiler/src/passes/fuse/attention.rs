@@ -3,7 +3,8 @@
 //! Does: `softmax(c q k^T + mask) v -> attention(q, k, v, mask)`, in the spellings of exporters: scales on either side of
 //! the first product, any sum of masks, `where(mask, score, -inf)`, a softmax in another float type, and the guard that
 //! turns the NaN of a query without keys into 0. Needs: pointwise regions, so that what stands between the products is one
-//! program; products without epilogues. Keeps: types.
+//! program; products without epilogues. Keeps: types. Breaks: behind the guard, a
+//! query whose weights are NaN gives zeros even where the values that they weigh are NaN or infinite.
 //! Not here: masks known to be causal, quantized chains, heads that are repeated by copies.
 
 use lapidary_runtime::DType;

@@ -11,7 +11,7 @@ use super::{Grower, Grown};
 pub fn attention(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let x = g.floats(choices, 2)?;
     // Scores of any size overflow one way in steps and another way in one.
-    let x = g.builder().unary(ScalarOp::Tanh, x)?;
+    let x = bounded(g, x)?;
     let mut dims = g.ty(x).dims;
     let (width, length) = (dims.pop().ok_or("no width")?, dims.pop().ok_or("no length")?);
     let width = width.as_const().filter(|width| *width > 0).ok_or("the width is not constant")?;
@@ -79,7 +79,15 @@ fn projection(g: &mut Grower<'_>, x: ValueId, width: i64, choices: &mut Choices<
 /// A bounded number for each score, or for some of them.
 fn mask(g: &mut Grower<'_>, scores: ValueId, choices: &mut Choices<'_>) -> Built {
     let mask = g.partner(scores, choices)?;
-    g.builder().unary(ScalarOp::Tanh, mask)
+    bounded(g, mask)
+}
+
+/// `x` between -1 and 1, and 0 where it is NaN: the guard behind the softmax hides where NaN came from.
+fn bounded(g: &mut Grower<'_>, x: ValueId) -> Built {
+    let x = g.builder().unary(ScalarOp::Tanh, x)?;
+    let test = g.builder().unary(ScalarOp::IsNan, x)?;
+    let zero = g.builder().float_like(x, 0.0);
+    g.builder().select(test, zero, x)
 }
 
 fn scaled(g: &mut Grower<'_>, x: ValueId, op: ScalarOp, by: f64) -> Built {
