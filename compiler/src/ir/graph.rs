@@ -299,6 +299,8 @@ impl Graph {
                         .map_or((0, i64::MAX), |range| (range.min, range.max))
                 })
             });
+            // A bound below 0 breaks a constraint, which is told elsewhere.
+            let max = max.max(0);
             Range { min: 0, opt: max, max }
         });
         let ranges = ranges.collect();
