@@ -43,7 +43,7 @@ fn the_text_has_every_operation() {
     let found: BTreeSet<&str> = graph.order().into_iter().map(|id| graph.node(id).op.name()).collect();
     let all: BTreeSet<&str> = fields::blanks().iter().map(Op::name).collect();
     assert_eq!(found, all);
-    assert_eq!(all.len(), 33);
+    assert_eq!(all.len(), 34);
 }
 
 #[test]
