@@ -99,7 +99,7 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
     let operands = || problem.inputs.iter().chain(&problem.outputs).flatten();
     let payload = super::extents_of(&problem.kind);
     if !operands().any(touched) {
-        return !payload.iter().any(has);
+        return !payload.iter().any(|extent| has(extent));
     }
     let rows = |ty: &Operand| ty.dims.first().and_then(Expr::as_symbol) == Some(count);
     let Some(result) = problem.outputs.first().and_then(Option::as_ref).filter(|result| rows(result)) else {
@@ -121,7 +121,7 @@ fn is_indifferent(problem: &Problem, count: &str, holds: &dyn Fn(&Expr) -> bool)
             Kind::Slice { starts, steps } => {
                 steps.first() == Some(&1)
                     && starts.first().is_some_and(|start| start.is(0))
-                    && !payload.iter().any(has)
+                    && !payload.iter().any(|extent| has(extent))
                     && operand(0).and_then(|x| x.dims.first()).is_some_and(|first| has(first) || holds(first))
             }
             // Rows of what is not counted, by counted indices; a kernel keeps indices in range.
@@ -179,6 +179,28 @@ OUTPUT
         let is_count = |step: &Step| matches!(step, Step::Count { .. });
         let steps = program.segment(Program::MAIN);
         assert_eq!(steps.iter().position(is_count), Some(steps.len() - 2));
+    }
+
+    /// Where a view begins is a formula of the kernel's, and may be a count.
+    #[test]
+    fn a_view_that_begins_at_a_count_waits_for_it() {
+        let graph = r#"graph "g" {
+  symbol c = count %4 of (8), 0..8..8
+  input %0 "marks" i64[8]
+  input %1 "q" f32[1, 1, 4, 8]
+  input %2 "table" f32[1, 1, 16, 8]
+  %3 "sum" i64[1] = reduce(%0) { kind sum axes [0] } from "S"
+  %4 "count" i64[] = reshape(%3) { dims [] } from "R"
+  %5 "k" f32[1, 1, 4, 8] = slice(%2) { starts [0, 0, c, 0] steps [1, 1, 1, 1] dims [1, 1, 4, 8] } from "K"
+  %6 "y" f32[1, 1, 4, 8] = attention(%1, %5, %5) { scale 0.5f32 } from "Y"
+  output "y" %6
+}"#;
+        let graph = text::parse(graph, &|_| None).expect("a graph");
+        let program = lower(&graph, "sm_90a".parse().expect("a target")).expect("kernels");
+        let steps = program.segment(Program::MAIN);
+        let count = steps.iter().position(|step| matches!(step, Step::Count { .. })).expect("a count");
+        let attention = steps.iter().position(|step| step.label() == "Y").expect("attention");
+        assert!(count < attention, "the count is read at {count}, attention runs at {attention}");
     }
 
     #[test]

@@ -419,11 +419,14 @@ fn kind_of(graph: &Graph, node: &Node) -> Option<Kind> {
 }
 
 /// The formulas in a problem's attributes.
-fn extents_of(kind: &Kind) -> &[Expr] {
+fn extents_of(kind: &Kind) -> Vec<&Expr> {
     match kind {
-        Kind::Slice { starts, .. } => starts,
-        Kind::Pad { lo, .. } => lo,
-        Kind::Extents(values) => values,
+        Kind::Slice { starts, .. } => starts.iter().collect(),
+        Kind::Pad { lo, .. } => lo.iter().collect(),
+        Kind::Extents(values) => values.iter().collect(),
+        Kind::Attention(_, places) => {
+            places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
+        }
         Kind::Pointwise(_)
         | Kind::MatMul(..)
         | Kind::Conv(..)
@@ -432,7 +435,6 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::Reduce(_)
         | Kind::ArgReduce(_)
         | Kind::Softmax(_)
-        | Kind::Attention(..)
         | Kind::Norm(..)
         | Kind::GroupNorm(..)
         | Kind::Transpose(_)
@@ -450,7 +452,7 @@ fn extents_of(kind: &Kind) -> &[Expr] {
         | Kind::CumSum { .. }
         | Kind::TopK { .. }
         | Kind::Range
-        | Kind::Copy => &[],
+        | Kind::Copy => Vec::new(),
     }
 }
 

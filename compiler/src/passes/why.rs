@@ -10,7 +10,7 @@ use crate::diag::quoted;
 use crate::ir::{Graph, NodeId, Patch, Type, Use, ValueId};
 
 /// A condition of a rule that did not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Why {
     /// A value is an output, or other nodes read it too.
     Readers(ValueId),
@@ -60,6 +60,8 @@ pub enum Why {
     MaskInFrontOfScale,
     /// The scale is no number that is known while compiling.
     ComputedScale,
+    /// The scale, which attention takes as an f32, is more than that.
+    Scale(f64),
     /// Hidden scores become another number than -inf.
     OtherHidden,
     /// A step between product and softmax is neither a scale nor a mask.
@@ -142,6 +144,7 @@ impl Why {
             Why::Batch(value) => format!("{}: its batch or heads are not those of the scores", typed(value)),
             Why::MaskInFrontOfScale => "the mask is applied in front of the scale".to_owned(),
             Why::ComputedScale => "the scale is no number that is known while compiling".to_owned(),
+            Why::Scale(scale) => format!("the scale is {scale:?}, and attention takes an f32"),
             Why::OtherHidden => "the mask gives hidden scores another number than -inf".to_owned(),
             Why::NotAffine(op) => format!("`{op:?}` between the product and the softmax is neither scale nor mask"),
             Why::MaskOfNumbers => "the mask is of numbers alone and has no shape".to_owned(),

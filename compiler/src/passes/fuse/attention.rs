@@ -66,12 +66,12 @@ fn fuse(graph: &Graph, id: NodeId) -> Result<Patch, Why> {
         Some(mask) => Some(patch.node(Op::Pointwise(mask.program), mask.operands.into_iter().map(Ref::from))),
         None => None,
     };
-    let spec = Attention {
-        scale: Scalar::float(DType::F32, scores.factor * q_factor * k_factor),
-        causal: false,
-        unseen,
-        math: first.spec.math,
-    };
+    let scale = scores.factor * q_factor * k_factor;
+    // Attention takes it as an f32, which for doubles must be all of it.
+    if !(scale as f32).is_finite() || (dtype == DType::F64 && f64::from(scale as f32) != scale) {
+        return Err(Why::Scale(scale));
+    }
+    let spec = Attention { scale: Scalar::float(DType::F32, scale), causal: false, unseen, math: first.spec.math };
     let mut result = patch.node(Op::Attention(spec), [q, k, v].into_iter().chain(mask));
     if rank == 3 {
         result = patch.node(Op::Reshape(graph.ty(second.result).dims.clone()), [result]);
@@ -263,7 +263,12 @@ fn step(program: &Program, mask: &mut Program, instr: &Instr, operands: &[(Arg, 
     match (instr.op, operands) {
         (_, all) if all.iter().all(|(_, form)| matches!(form, Form::Free)) => Ok(Form::Free),
         (ScalarOp::Cast, [(from, score)]) if instr.dtype.is_float() && program.dtype_of(*from).is_float() => {
-            Ok(score.clone())
+            let mut converted = score.clone();
+            if let Form::Score { added: Some(added), .. } = &mut converted {
+                mask.steps.push(Instr::unary(ScalarOp::Cast, instr.dtype, *added));
+                *added = Arg::Step(mask.steps.len() as u16 - 1);
+            }
+            Ok(converted)
         }
         (ScalarOp::Mul, [(_, Form::Score { factor, added: None }), (by, Form::Free)])
         | (ScalarOp::Mul, [(by, Form::Free), (_, Form::Score { factor, added: None })]) => {

@@ -66,9 +66,7 @@ pub(super) fn attention(inputs: &[Option<&Type>], cx: &mut Inference<'_>) -> Res
     if let Some(mask) = operands.optional(3) {
         check_same_dtype("mask", mask, q.dtype)?;
         let scores = [&q.dims[..3], &k.dims[2..3]].concat();
-        if broadcast_dims(&mask.dims, &scores, cx)? != scores {
-            return Err(format!("a mask of shape {:?} does not broadcast to {scores:?}", mask.dims));
-        }
+        cx.fits("mask", mask, &scores)?;
     }
     let dims = vec![q.dims[0].clone(), q.dims[1].clone(), q.dims[2].clone(), v.dims[3].clone()];
     Ok(vec![tensor(q.dtype, dims)])
