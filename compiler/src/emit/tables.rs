@@ -176,7 +176,7 @@ impl Printer<'_> {
         let docs = match index {
             PlanTables::INIT => "Runs once at load: what depends on the weights alone.",
             PlanTables::MAIN => "Runs at every request.",
-            _ => "A branch of an `If`.",
+            _ => "A branch of an `If`, or the body of a loop.",
         };
         let name = segment_name(index);
         let _ = write!(self.out, "\n/// {docs}\n");

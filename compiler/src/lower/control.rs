@@ -181,8 +181,7 @@ impl Lowering<'_> {
     fn number(&mut self) -> TensorId {
         let ty = Type { dtype: DType::I64, dims: Vec::new() };
         let buffer = self.add_buffer(Residency::Arena, &ty);
-        self.program.tensors.push(super::Tensor { name: "round".into(), ty, buffer });
-        TensorId(self.program.tensors.len() as u32 - 1)
+        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer })
     }
 
     /// The tensor, or a copy of it where it lies in the buffer of something that is carried.
@@ -200,8 +199,7 @@ impl Lowering<'_> {
     fn duplicate(&mut self, from: TensorId, segment: SegmentId) -> TensorId {
         let tensor = self.program.tensor(from).clone();
         let buffer = self.add_buffer(Residency::Arena, &tensor.ty);
-        self.program.tensors.push(super::Tensor { buffer, ..tensor });
-        let copy = TensorId(self.program.tensors.len() as u32 - 1);
+        let copy = self.push_tensor(super::Tensor { buffer, ..tensor });
         self.copy(from, copy, segment);
         copy
     }
@@ -219,8 +217,7 @@ impl Lowering<'_> {
         let ty = Type { dtype: scalar.dtype, dims: Vec::new() };
         let constant = Constant { bytes: scalar_bytes(scalar).into(), initializer: None };
         let buffer = self.add_buffer(Residency::Weight(constant), &ty);
-        self.program.tensors.push(super::Tensor { name: "round".into(), ty, buffer });
-        TensorId(self.program.tensors.len() as u32 - 1)
+        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer })
     }
 
     /// The number behind the one in `state`.
@@ -233,8 +230,7 @@ impl Lowering<'_> {
         let problem =
             Problem { kind: Kind::Pointwise(program), inputs: vec![Some(ty.clone())], outputs: vec![Some(ty.clone())] };
         let buffer = self.add_buffer(Residency::Arena, &ty);
-        self.program.tensors.push(super::Tensor { buffer, ..tensor });
-        let next = TensorId(self.program.tensors.len() as u32 - 1);
+        let next = self.push_tensor(super::Tensor { buffer, ..tensor });
         self.work(problem, vec![Some(state)], vec![Some(next)], label.to_owned(), segment);
         next
     }

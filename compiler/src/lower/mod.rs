@@ -155,7 +155,7 @@ impl Lowering<'_> {
     fn nodes(&mut self, graph: &Graph, tensors: &mut Tensors, segment: SegmentId) {
         let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done));
         let put_off = views::put_off(graph, self.target);
-        let groups = parallel::groups(graph, self.target, |id| put_off.contains(&id));
+        let groups = parallel::groups(graph, self.target, &put_off);
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -367,7 +367,11 @@ impl Lowering<'_> {
     /// A tensor with the name of a value and another type.
     fn add_tensor_of(&mut self, graph: &Graph, value: ValueId, ty: Type, buffer: BufferId) -> TensorId {
         let name: Arc<str> = graph.value(value).name.clone();
-        self.program.tensors.push(Tensor { name, ty, buffer });
+        self.push_tensor(Tensor { name, ty, buffer })
+    }
+
+    fn push_tensor(&mut self, tensor: Tensor) -> TensorId {
+        self.program.tensors.push(tensor);
         TensorId(self.program.tensors.len() as u32 - 1)
     }
 }

@@ -4,12 +4,12 @@
 //! nothing is copied. The weights are put side by side once, at load. Chosen where one product costs less than all.
 //! Not here: readers that need each result by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lapidary_runtime::op::MatMul;
 use lapidary_templates::{Kind, Problem, Strided};
 
-use super::views::{Base, View};
+use super::views::{Base, View, is_read_in_place};
 use super::{Lowering, Program, Residency, SegmentId, Target, TensorId, Tensors};
 use crate::ir::{Expr, Graph, NodeId, Op, Program as Pointwise, Type, Use, ValueId};
 
@@ -17,7 +17,7 @@ use crate::ir::{Expr, Graph, NodeId, Op, Program as Pointwise, Type, Use, ValueI
 pub(super) type Groups = BTreeMap<NodeId, Vec<NodeId>>;
 
 /// Products of one operand that attention reads through nodes that are put off.
-pub(super) fn groups(graph: &Graph, target: Target, is_put_off: impl Fn(NodeId) -> bool) -> Groups {
+pub(super) fn groups(graph: &Graph, target: Target, put_off: &BTreeSet<NodeId>) -> Groups {
     let mut groups = Groups::new();
     if target == Target::Cpu {
         return groups;
@@ -25,20 +25,11 @@ pub(super) fn groups(graph: &Graph, target: Target, is_put_off: impl Fn(NodeId) 
     let mut taken = Vec::new();
     for id in graph.order() {
         let Some(first) = product(graph, id).filter(|_| !taken.contains(&id)) else { continue };
-        let read_in_place = |value: ValueId| {
-            let uses = graph.uses(value);
-            let takes_views = |use_: &Use| match use_ {
-                Use::Operand(reader, k) => {
-                    is_put_off(*reader) || (matches!(graph.node(*reader).op, Op::Attention(_)) && *k < 3)
-                }
-                _ => false,
-            };
-            !uses.is_empty() && uses.iter().all(takes_views)
-        };
         let mut members = Vec::new();
         for use_ in graph.uses(first.x) {
             let Use::Operand(user, 0) = use_ else { continue };
-            let fits = product(graph, user).is_some_and(|other| other.is_like(&first) && read_in_place(other.result));
+            let fits = product(graph, user)
+                .is_some_and(|other| other.is_like(&first) && is_read_in_place(graph, other.result, put_off));
             if fits && !members.contains(&user) {
                 members.push(user);
             }
@@ -172,8 +163,7 @@ impl Lowering<'_> {
     fn joined(&mut self, parts: &[TensorId], axis: u8, ty: &Type, label: &str) -> TensorId {
         let buffer = self.add_buffer(Residency::Derived, ty);
         let name = self.program.tensor(parts[0]).name.clone();
-        self.program.tensors.push(super::Tensor { name, ty: ty.clone(), buffer });
-        let whole = TensorId(self.program.tensors.len() as u32 - 1);
+        let whole = self.push_tensor(super::Tensor { name, ty: ty.clone(), buffer });
         let inputs = parts.iter().map(|part| Some(self.program.tensor(*part).ty.clone())).collect();
         let problem = Problem { kind: Kind::Concat { axis }, inputs, outputs: vec![Some(ty.clone())] };
         let operands = parts.iter().map(|part| Some(*part)).collect();
@@ -185,7 +175,6 @@ impl Lowering<'_> {
     fn seen_as(&mut self, tensor: TensorId, dims: Vec<Expr>) -> TensorId {
         let mut tensor = self.program.tensor(tensor).clone();
         tensor.ty.dims = dims;
-        self.program.tensors.push(tensor);
-        TensorId(self.program.tensors.len() as u32 - 1)
+        self.push_tensor(tensor)
     }
 }

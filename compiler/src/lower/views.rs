@@ -41,19 +41,24 @@ pub(super) fn put_off(graph: &Graph, target: Target) -> BTreeSet<NodeId> {
         let node = graph.node(id);
         let moves = matches!(node.op, Op::Transpose(_) | Op::Slice { .. } | Op::Reshape(_));
         let &[Some(result)] = &node.outputs[..] else { continue };
-        let uses = graph.uses(result);
-        let takes_views = |use_: &Use| match use_ {
-            Use::Operand(reader, k) => match &graph.node(*reader).op {
-                Op::Attention(_) => *k < 3,
-                _ => nodes.contains(reader),
-            },
-            _ => false,
-        };
-        if moves && !uses.is_empty() && uses.iter().all(takes_views) {
+        if moves && is_read_in_place(graph, result, &nodes) {
             nodes.insert(id);
         }
     }
     nodes
+}
+
+/// Whether all that reads a value takes a view of it: attention as q, k or v, and nodes that are put off.
+pub(super) fn is_read_in_place(graph: &Graph, value: ValueId, put_off: &BTreeSet<NodeId>) -> bool {
+    let uses = graph.uses(value);
+    let takes_views = |use_: &Use| match use_ {
+        Use::Operand(reader, k) => match &graph.node(*reader).op {
+            Op::Attention(_) => *k < 3,
+            _ => put_off.contains(reader),
+        },
+        Use::Output(_) => false,
+    };
+    !uses.is_empty() && uses.iter().all(takes_views)
 }
 
 impl View {
