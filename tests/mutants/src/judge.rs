@@ -26,10 +26,15 @@ pub struct Test {
     limit: Duration,
 }
 
-/// Builds the tests in the copy.
+/// Builds the tests in the copy, and the command line, which some of them run.
 pub fn build(copy: &Path) -> Result<Vec<Test>, String> {
+    let packages = ["--release", "-p", "lapidary", "-p", "lapidary-tests"];
+    let built = Command::new("cargo").arg("build").args(packages).current_dir(copy).status();
+    if !built.map_err(|e| format!("cargo: {e}"))?.success() {
+        return Err("the copy does not build".to_owned());
+    }
     let mut command = Command::new("cargo");
-    command.args(["test", "--release", "--no-run", "--message-format=json", "-p", "lapidary", "-p", "lapidary-tests"]);
+    command.args(["test", "--no-run", "--message-format=json"]).args(packages);
     command
         .arg("--lib")
         .args(TESTS.iter().filter(|(name, ..)| *name != "lapidary").flat_map(|(name, ..)| ["--test", name]));
@@ -82,7 +87,12 @@ fn passes(test: &Test, copy: &Path, number: Option<usize>) -> Result<bool, Strin
     let folder = folder.canonicalize().map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut command = Command::new(&test.program);
     command.args(test.args).current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder);
-    command.env_remove("LAPIDARY_MUTANT").stdout(Stdio::null()).stderr(Stdio::null());
+    // As many graphs as it takes until every rule must have fired.
+    command
+        .env_remove("LAPIDARY_MUTANT")
+        .env("LAPIDARY_RANDOM_GRAPHS", "1000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     if let Some(number) = number {
         command.env("LAPIDARY_MUTANT", number.to_string());
     }
