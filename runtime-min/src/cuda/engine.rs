@@ -74,14 +74,15 @@ impl<'a> Engine<'a> {
         self.functions[launch.kernel as usize].as_ref().ok_or(DriverError::NotALaunch)
     }
 
-    /// Where the tensors lie, for an arena at `arena` laid out as `profile` says.
-    pub(super) fn memory(&self, arena: &DeviceBuffer, profile: usize) -> Memory<'a> {
+    /// Where the tensors lie, for an arena at `arena` laid out as the profile at hand says.
+    pub(super) fn memory<'s>(&self, arena: &DeviceBuffer, shapes: &'s Shapes<'a>) -> Memory<'s> {
         Memory {
             tables: self.tables,
+            shapes,
             weights: self.weights.address(),
             derived: self.derived.address(),
             arena: arena.address(),
-            offsets: self.tables.profiles[profile].offsets,
+            offsets: shapes.profile().offsets,
         }
     }
 
@@ -92,7 +93,7 @@ impl<'a> Engine<'a> {
         }
         let arena = DeviceBuffer::new(&self.device, 0).map_err(during("packing the weights"))?;
         let shapes = Shapes::new(self.tables);
-        let memory = self.memory(&arena, 0);
+        let memory = self.memory(&arena, &shapes);
         let mut args = KernelArgs::default();
         let enqueued = run_segment(self, PlanTables::INIT, &shapes, &memory, stream, &mut args, &mut |_, _| Ok(()));
         let done = stream.synchronize().map_err(during("packing the weights"));
