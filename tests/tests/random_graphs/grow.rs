@@ -9,6 +9,7 @@ mod counted;
 mod dense;
 mod index;
 mod movement;
+mod quantized;
 mod region;
 mod spelled;
 
@@ -179,6 +180,9 @@ const KINDS: &[Kind] = &[
     spelled::reduction,
     spelled::transpose_view,
     spelled::linear,
+    quantized::matmul,
+    quantized::matmul,
+    quantized::conv,
 ];
 
 impl Grower<'_> {
