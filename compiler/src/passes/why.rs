@@ -78,6 +78,8 @@ pub enum Why {
     Statistics(ValueId),
     /// The result has another type than the normalized value.
     OtherType(ValueId),
+    /// In the other order of axes, the nodes around a transpose would have others around them that move as much.
+    NoLessMoved { nodes: usize },
     /// The rule would take them.
     WouldFuse(&'static str),
 }
@@ -155,6 +157,13 @@ impl Why {
             Why::Statistics(value) => format!("{}, a statistic of the normalization, is read", name(value)),
             Why::OtherType(value) => format!("{}, and the normalized value has another type", typed(value)),
             Why::MaskType => "the mask has another element type than the queries".to_owned(),
+            Why::NoLessMoved { nodes } => format!(
+                "it computes in either order of axes, but with {} the transposes would move no less",
+                match nodes {
+                    1 => "it in the other".to_owned(),
+                    n => format!("any of the {n} such nodes around in the other"),
+                }
+            ),
             Why::WouldFuse(rule) => format!(
                 "`{rule}` takes such neighbours, but it was left out (--disable, --stop-after-rewrite) or they met behind it"
             ),
