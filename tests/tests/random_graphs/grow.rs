@@ -10,6 +10,7 @@ mod dense;
 mod index;
 mod movement;
 mod region;
+mod reordered;
 mod spelled;
 
 use lapidary::ir::builder::Builder;
@@ -179,6 +180,7 @@ const KINDS: &[Kind] = &[
     spelled::reduction,
     spelled::transpose_view,
     spelled::linear,
+    reordered::reordered,
 ];
 
 impl Grower<'_> {

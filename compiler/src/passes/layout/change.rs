@@ -9,8 +9,8 @@ use super::order::{Order, moves_nothing, permuted};
 use super::region::{Region, Tensor};
 use crate::ir::{Expr, Graph, NodeId, Op, Patch, Ref, Type, ValueId};
 
-/// Has the nodes `changed` of a region compute in the other order than they are written in.
-pub fn patch(graph: &Graph, region: &Region, changed: &BTreeSet<NodeId>) -> Patch {
+/// Has the nodes `changed` of the region around the transpose `seed` compute in the other order than they are written in.
+pub fn patch(graph: &Graph, seed: NodeId, region: &Region, changed: &BTreeSet<NodeId>) -> Patch {
     let from: Vec<NodeId> = region.moves.iter().copied().collect();
     let tensor_of = region.tensors.iter().enumerate();
     let tensor_of = tensor_of.flat_map(|(k, tensor)| tensor.values.iter().map(move |(value, _)| (*value, k)));
@@ -18,6 +18,7 @@ pub fn patch(graph: &Graph, region: &Region, changed: &BTreeSet<NodeId>) -> Patc
         graph,
         region,
         changed,
+        seed,
         tensor_of: tensor_of.collect(),
         results: BTreeMap::new(),
         moved: BTreeMap::new(),
@@ -36,6 +37,8 @@ struct Change<'g> {
     graph: &'g Graph,
     region: &'g Region,
     changed: &'g BTreeSet<NodeId>,
+    /// The transpose that the new ones are named after.
+    seed: NodeId,
     /// The tensor of the region that a value is.
     tensor_of: BTreeMap<ValueId, usize>,
     /// What the changed nodes give in place of their results.
@@ -57,7 +60,7 @@ impl Change<'_> {
         for part in follower.parts {
             operands.push(match part {
                 Part::Tensor(value) => self.tensor(&self.region.tensors[self.tensor_of[&value]], written.other()),
-                Part::Aside(value) => self.aside(value, &spec),
+                Part::Aside(value) => self.aside(id, value, &spec),
                 Part::Same(value) => value.into(),
             });
         }
@@ -82,8 +85,9 @@ impl Change<'_> {
             return *moved;
         }
         let ty = self.graph.ty(root);
-        let dims = if home == tensor.order() { ty.dims.clone() } else { permuted(&self.region.orders.from(order), &ty.dims) };
-        let moved = self.transposed(given, &dims, &self.region.orders.from(home));
+        let dims =
+            if home == tensor.order() { ty.dims.clone() } else { permuted(&self.region.orders.from(order), &ty.dims) };
+        let moved = self.transposed(self.seed, given, &dims, &self.region.orders.from(home));
         self.moved.insert(root, moved);
         moved
     }
@@ -103,23 +107,23 @@ impl Change<'_> {
         }
     }
 
-    /// An operand that costs nothing to bring into the order that `spec` gives.
-    fn aside(&mut self, value: ValueId, spec: &Transpose) -> Ref {
+    /// An operand of the node at `reader` that costs nothing to bring into the order that `spec` gives.
+    fn aside(&mut self, reader: NodeId, value: ValueId, spec: &Transpose) -> Ref {
         let ty: &Type = self.graph.ty(value);
         let wide = widened(ty, spec);
         if wide == ty.dims || moves_nothing(spec, &wide) {
-            return self.transposed(value.into(), &wide, spec);
+            return self.transposed(reader, value.into(), &wide, spec);
         }
-        let widened = self.patch.node(Op::Reshape(wide.clone()), [value.into()]);
-        self.transposed(widened, &wide, spec)
+        let widened = self.patch.node_like(reader, Op::Reshape(wide.clone()), [value.into()]);
+        self.transposed(reader, widened, &wide, spec)
     }
 
-    /// A transpose of a tensor of these extents; a reshape, where that does it.
-    fn transposed(&mut self, x: Ref, dims: &[Expr], spec: &Transpose) -> Ref {
+    /// A transpose of a tensor of these extents, on behalf of a node; a reshape, where that does it.
+    fn transposed(&mut self, like: NodeId, x: Ref, dims: &[Expr], spec: &Transpose) -> Ref {
         let op = match moves_nothing(spec, dims) {
             true => Op::Reshape(permuted(spec, dims)),
             false => Op::Transpose(*spec),
         };
-        self.patch.node(op, [x])
+        self.patch.node_like(like, op, [x])
     }
 }

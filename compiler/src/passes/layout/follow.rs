@@ -6,7 +6,6 @@ use lapidary_runtime::op::{Axes, Norm, Reduce, Softmax, Transpose};
 
 use super::order::{axes, moves_nothing, permuted, place};
 use crate::ir::{Expr, Graph, NodeId, Op, Type, ValueId};
-use crate::passes::matching::result;
 
 /// An operand of a node that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +27,12 @@ pub struct Follower {
 
 /// The node at `id` in the order that `spec` gives; `None` where it has one order only. `at_load` follows from constants.
 pub fn follow(graph: &Graph, id: NodeId, spec: &Transpose, at_load: &BTreeSet<NodeId>) -> Option<Follower> {
-    let result = result(graph, id)?;
+    let node = graph.node(id);
     let rank = usize::from(spec.rank);
-    if graph.ty(result).dims.len() != rank || at_load.contains(&id) {
+    let (&Some(result), statistics) = node.outputs.split_first()? else { return None };
+    if graph.ty(result).dims.len() != rank || statistics.iter().any(Option::is_some) || at_load.contains(&id) {
         return None;
     }
-    let node = graph.node(id);
     let inputs: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
     let part = |value: &ValueId| part(graph, *value, spec, at_load);
     let (&first, rest) = inputs.split_first()?;
@@ -59,9 +58,7 @@ pub fn follow(graph: &Graph, id: NodeId, spec: &Transpose, at_load: &BTreeSet<No
             }
             (Op::Reduce(Reduce { axes: Axes::of(moved), ..*reduce }), vec![whole()?])
         }
-        Op::Softmax(softmax) => {
-            (Op::Softmax(Softmax { axis: along(softmax.axis)?, ..*softmax }), vec![whole()?])
-        }
+        Op::Softmax(softmax) => (Op::Softmax(Softmax { axis: along(softmax.axis)?, ..*softmax }), vec![whole()?]),
         // The axes of a row stay where they are, and with them what its scale and bias broadcast along.
         Op::Norm(Norm { axis, .. }, None) => {
             let rows = usize::from(*axis);

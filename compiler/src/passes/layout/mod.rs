@@ -45,7 +45,7 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
         return None;
     }
     let changed = choose(&region);
-    (region.cost(&changed) < region.cost(&BTreeSet::new())).then(|| change::patch(graph, &region, &changed))
+    (region.cost(&changed) < region.cost(&BTreeSet::new())).then(|| change::patch(graph, id, &region, &changed))
 }
 
 /// Why the transpose at `id` stands in front of `reader`; `None` where that computes in one order only.

@@ -116,13 +116,7 @@ impl Region {
     }
 
     /// Adds the tensor of a value, and what is next to it to `left`.
-    fn tensor(
-        &mut self,
-        graph: &Graph,
-        root: ValueId,
-        order: Order,
-        left: &mut Vec<(ValueId, Order)>,
-    ) -> Option<()> {
+    fn tensor(&mut self, graph: &Graph, root: ValueId, order: Order, left: &mut Vec<(ValueId, Order)>) -> Option<()> {
         let (mut values, mut readers) = (vec![(root, order)], Vec::new());
         let mut at = 0;
         while let Some(&(value, order)) = values.get(at) {
@@ -149,9 +143,9 @@ impl Region {
             Some(node) => self.join(graph, node, order, left)?.then_some(node),
             None => None,
         };
-        let computed = graph.producer(root).is_some_and(|node| {
-            matches!(graph.node(node).op, Op::Pointwise(_) | Op::MatMul(..) | Op::Conv(..))
-        });
+        let computed = graph
+            .producer(root)
+            .is_some_and(|node| matches!(graph.node(node).op, Op::Pointwise(_) | Op::MatMul(..) | Op::Conv(..)));
         let ty = graph.ty(root);
         let moved = match moves_nothing(&self.orders.from(order), &ty.dims) {
             true => 0,
