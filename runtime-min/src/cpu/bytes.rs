@@ -322,9 +322,15 @@ mod tests {
     #[test]
     fn products_of_all_shapes_signs_and_strides_are_exact() {
         let mut random = Random::new(11);
-        for [batch, m, k, n] in
-            [[1, 1, 1, 1], [2, 9, 7, 17], [1, 33, 64, 31], [3, 5, 2, 16], [1, 8, 0, 3], [1, 70, 300, 260], [1, 700, 90, 3]]
-        {
+        for [batch, m, k, n] in [
+            [1, 1, 1, 1],
+            [2, 9, 7, 17],
+            [1, 33, 64, 31],
+            [3, 5, 2, 16],
+            [1, 8, 0, 3],
+            [1, 70, 300, 260],
+            [1, 700, 90, 3],
+        ] {
             for case in 0..16 {
                 let [left_turned, right_turned, left_signed, right_signed] = [1, 2, 4, 8].map(|bit| case & bit > 0);
                 let (a, b) = (bytes(&mut random, batch * m * k), bytes(&mut random, batch * k * n));
@@ -338,7 +344,8 @@ mod tests {
                         let (index, i, j) = (at / (m * n), at / n % m, at % n);
                         let of = |m: &Matrix<'_, u8>, i: usize, j: usize| m.data[i * m.row_stride + j * m.col_stride];
                         let term = |p: usize| {
-                            number(of(&lefts[index], i, p), left_signed) * number(of(&rights[index], p, j), right_signed)
+                            number(of(&lefts[index], i, p), left_signed)
+                                * number(of(&rights[index], p, j), right_signed)
                         };
                         (0..k).map(term).sum()
                     })

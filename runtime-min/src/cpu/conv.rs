@@ -200,7 +200,13 @@ impl<A: Plain + Default> Columns<A> for Windows<'_, A> {
 
 /// [`fill_row`] where the elements under a tap follow each other as the positions do: one copy, and zeros where a
 /// row's end would run into the next row.
-fn fill_shifted<A: Plain + Default>(geometry: &Geometry, x: &[A], [_, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
+fn fill_shifted<A: Plain + Default>(
+    geometry: &Geometry,
+    x: &[A],
+    [_, kh, kw]: [usize; 3],
+    first: usize,
+    panel: &mut [A],
+) {
     let [_, h, w] = &geometry.axes;
     let len = panel.len() as isize;
     let shift = |axis: &Axis, tap: usize| (tap * axis.dilation) as isize - axis.pad_lo as isize;

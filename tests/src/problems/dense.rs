@@ -197,7 +197,14 @@ pub fn convs() -> Vec<(&'static str, Problem)> {
         ),
         (
             "bytes_pointwise",
-            conv([I8; 2], ["b 64 28 28", "96 64 1 1", "b 96 28 28"], window(2, 1, 1, 1, 0), 1, Math::Exact, Tail::Quantize),
+            conv(
+                [I8; 2],
+                ["b 64 28 28", "96 64 1 1", "b 96 28 28"],
+                window(2, 1, 1, 1, 0),
+                1,
+                Math::Exact,
+                Tail::Quantize,
+            ),
         ),
         (
             "bytes_strided",

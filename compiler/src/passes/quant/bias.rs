@@ -78,5 +78,7 @@ fn same_scale(graph: &Graph, a: Operand, b: Operand) -> bool {
     let (Some(a), Some(b)) = (elements(graph, a), elements(graph, b)) else { return false };
     let count = a.len().max(b.len());
     let at = |of: &[f64], k: usize| if of.len() == 1 { of[0] } else { of[k] };
-    (a.len() == count || a.len() == 1) && (b.len() == count || b.len() == 1) && (0..count).all(|k| at(&a, k) == at(&b, k))
+    (a.len() == count || a.len() == 1)
+        && (b.len() == count || b.len() == 1)
+        && (0..count).all(|k| at(&a, k) == at(&b, k))
 }

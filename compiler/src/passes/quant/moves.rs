@@ -77,7 +77,11 @@ fn is_move(op: &Op) -> bool {
 fn beside(graph: &Graph, patch: &mut Patch, parameter: ValueId, op: &Op, rank: usize) -> Option<Ref> {
     let dims = &graph.ty(parameter).dims;
     if graph.ty(parameter).count().is(1) {
-        return Some(if dims.len() <= rank { parameter.into() } else { patch.node(Op::Reshape(vec![]), [parameter.into()]) });
+        return Some(if dims.len() <= rank {
+            parameter.into()
+        } else {
+            patch.node(Op::Reshape(vec![]), [parameter.into()])
+        });
     }
     let Op::Transpose(_) = op else { return None };
     // The axes in front, which broadcasting implies, move too.

@@ -73,14 +73,8 @@ pub fn conv(g: &mut Grower<'_>, choices: &mut Choices<'_>) -> Grown {
     let x = g.builder().cast(x, DType::F32)?;
     let of = linear(choices);
     let spatial = g.rank(x) - 2;
-    let mut window = Window {
-        rank: spatial as u8,
-        size: [1; 3],
-        stride: [1; 3],
-        dilation: [1; 3],
-        pad_lo: [0; 3],
-        pad_hi: [0; 3],
-    };
+    let mut window =
+        Window { rank: spatial as u8, size: [1; 3], stride: [1; 3], dilation: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3] };
     for axis in 0..spatial {
         window.size[axis] = choices.between(1, 2) as u32;
         window.pad_lo[axis] = choices.below(2) as u32;
