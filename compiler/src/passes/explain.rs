@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fuse::{epilogue, matmul_transpose, norm_epilogue, pointwise, product_view};
+use super::layout;
+use super::matching::at_load;
 use super::quant::product;
 use super::report::{Apart, Kernel, Reason};
 use super::why::Why;
@@ -141,7 +143,10 @@ fn transpose(graph: &Graph, id: NodeId) -> Option<Apart> {
                 let why = match (&graph.node(node).op, matmul_transpose::why_not(graph, node, at)) {
                     (_, Some(why)) => why.text(graph),
                     (Op::MatMul(..), None) if at < 2 => Why::View.text(graph),
-                    (op, None) => format!("no {} reads through a transpose", op.name()),
+                    (op, None) => match layout::why_not(graph, id, node) {
+                        Some(why) => why.text(graph),
+                        None => format!("no {} reads through a transpose", op.name()),
+                    },
                 };
                 readers.push(format!("{kernel} reads it: {why}"));
                 kernels.push(kernel);
@@ -236,20 +241,4 @@ fn source(graph: &Graph, value: ValueId) -> Option<(NodeId, bool)> {
 /// Whether a node moves or computes elements of its own: views do not, nor do regions, whose nodes do.
 fn is_kernel(op: &Op) -> bool {
     !is_view(op) && !matches!(op, Op::Extents { .. } | Op::RunCount | Op::If { .. } | Op::Loop { .. })
-}
-
-/// The nodes that follow from constants alone.
-fn at_load(graph: &Graph) -> BTreeSet<NodeId> {
-    let mut found = BTreeSet::new();
-    for id in graph.order() {
-        let mut operands = graph.node(id).inputs.iter().flatten().peekable();
-        let is_constant = |value: &ValueId| match graph.producer(*value) {
-            Some(producer) => found.contains(&producer),
-            None => graph.constant(*value).is_some(),
-        };
-        if operands.peek().is_some() && operands.all(is_constant) {
-            found.insert(id);
-        }
-    }
-    found
 }

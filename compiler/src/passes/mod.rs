@@ -7,6 +7,7 @@ mod canon;
 mod clean;
 mod explain;
 mod fuse;
+mod layout;
 mod limits;
 mod matching;
 pub mod precision;
@@ -118,6 +119,21 @@ pub const PIPELINE: &[Pass] = &[
         name: "softmax",
         because: "a row is read once for its maximum, sum and result; steps must still be nodes of their own",
         kind: Kind::Rule(canon::softmax::rewrite),
+    },
+    Pass {
+        name: "layout",
+        because: "what stands between two transposes is right behind its product without them; norms are nodes now",
+        kind: Kind::Rule(layout::rewrite),
+    },
+    Pass {
+        name: "transpose-chain",
+        because: "transposes that moved meet others",
+        kind: Kind::Rule(canon::transpose::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "transposes that moved axes of extent 1 alone are reshapes",
+        kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
         name: "quantized-move",

@@ -94,6 +94,8 @@ pub enum Why {
     OpenSums,
     /// The zero point of a convolution's weights is not 0.
     ZeroOfWeights,
+    /// In the other order of axes, the nodes around a transpose would have others around them that move as much.
+    NoLessMoved { nodes: usize },
     /// The rule would take them.
     WouldFuse(&'static str),
 }
@@ -187,6 +189,13 @@ impl Why {
             }
             Why::OpenSums => "both zero points count, and the number of terms is not known while compiling".to_owned(),
             Why::ZeroOfWeights => "the zero point of the convolution's weights is not 0".to_owned(),
+            Why::NoLessMoved { nodes } => format!(
+                "it computes in either order of axes, but with {} the transposes would move no less",
+                match nodes {
+                    1 => "it in the other".to_owned(),
+                    n => format!("any of the {n} such nodes around in the other"),
+                }
+            ),
             Why::WouldFuse(rule) => format!(
                 "`{rule}` takes such neighbours, but it was left out (--disable, --stop-after-rewrite) or they met behind it"
             ),

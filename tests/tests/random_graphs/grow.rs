@@ -11,6 +11,7 @@ mod index;
 mod movement;
 mod quantized;
 mod region;
+mod reordered;
 mod spelled;
 
 use lapidary::ir::builder::Builder;
@@ -183,6 +184,7 @@ const KINDS: &[Kind] = &[
     quantized::matmul,
     quantized::matmul,
     quantized::conv,
+    reordered::reordered,
 ];
 
 impl Grower<'_> {
