@@ -7,6 +7,7 @@
 mod control;
 mod counts;
 mod cpu;
+mod pairs;
 mod parallel;
 mod program;
 mod views;
@@ -156,6 +157,9 @@ impl Lowering<'_> {
         let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done));
         let put_off = views::put_off(graph, self.target);
         let groups = parallel::groups(graph, self.target, &put_off);
+        let grouped = groups.values().flatten().copied().collect::<BTreeSet<NodeId>>();
+        let pairs = self.pairs(graph, &put_off.union(&grouped).copied().collect());
+        self.done.extend(pairs.values().map(|pair| pair.first));
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -166,6 +170,7 @@ impl Lowering<'_> {
             let node = graph.node(id);
             match &node.op {
                 _ if put_off.contains(&id) => self.defer(graph, node, tensors, segment),
+                _ if let Some(pair) = pairs.get(&id) => self.pair(graph, pair, node, tensors, segment),
                 Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
                 Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
                 Op::RunCount => self.run_count(graph, node, tensors),
@@ -428,6 +433,9 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Slice { starts, .. } => starts.iter().collect(),
         Kind::Pad { lo, .. } => lo.iter().collect(),
         Kind::Extents(values) => values.iter().collect(),
+        Kind::Pair(pair) => {
+            [&pair.first, &pair.second].into_iter().flat_map(|problem| extents_of(&problem.kind)).collect()
+        }
         Kind::Attention(_, places) => {
             places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
         }
@@ -493,5 +501,6 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Range => "range",
         Kind::Extents(_) => "extents",
         Kind::Copy => "copy",
+        Kind::Pair(_) => "pair",
     }
 }
