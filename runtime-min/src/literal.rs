@@ -201,7 +201,7 @@ structs! {
     Formula<'a> { code, text }
     Constraint<'a> { segment, counts, kind, left, right, why }
     Port<'a> { name, tensor }
-    Tensor<'a> { dtype, dims, place }
+    Tensor<'a> { dtype, dims, place, at }
     Segment<'a> { steps }
     Step<'a> { action, inputs, outputs, label }
     Program<'a> { inputs, steps, outputs }

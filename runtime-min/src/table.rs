@@ -164,9 +164,12 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     pub dims: &'a [Dim],
     pub place: Place,
+    /// The byte of its place at which it begins: 0, or for a tensor that is a part of another a multiple of the size of
+    /// an element, on a GPU of 16 too.
+    pub at: Dim,
 }
 
-/// Where a tensor lies. Offsets are bytes and multiples of 256.
+/// Where a buffer lies. Offsets are bytes and multiples of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// In `weights.bin`.

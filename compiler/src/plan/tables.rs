@@ -133,12 +133,13 @@ impl<'b> Writer<'_, 'b> {
     fn tensor(&mut self, id: TensorId) -> Tensor<'b> {
         let tensor = self.plan.chosen.program.tensor(id);
         let dims = self.dims(&tensor.ty.dims);
-        Tensor { dtype: tensor.ty.dtype, dims, place: self.place(tensor.buffer) }
+        let at = tensor.at.as_ref().map_or(Dim::Const(0), |at| self.dim(at));
+        Tensor { dtype: tensor.ty.dtype, dims, place: self.place(tensor.buffer), at }
     }
 
     fn scratch_tensor(&mut self, scratch: &Scratch) -> Tensor<'b> {
         let dims = self.dims(std::slice::from_ref(&scratch.bytes));
-        Tensor { dtype: DType::U8, dims, place: self.place(scratch.buffer) }
+        Tensor { dtype: DType::U8, dims, place: self.place(scratch.buffer), at: Dim::Const(0) }
     }
 
     fn place(&self, buffer: BufferId) -> Place {

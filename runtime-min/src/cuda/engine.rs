@@ -80,15 +80,21 @@ impl<'a> Engine<'a> {
         DeviceBuffer::zeroed(stream, bytes).map_err(during("allocating the counters"))
     }
 
-    /// Where the tensors lie, for an arena at `arena` laid out as `profile` says.
-    pub(super) fn memory(&self, arena: &DeviceBuffer, counters: &DeviceBuffer, profile: usize) -> Memory<'a> {
+    /// Where the tensors lie, for an arena at `arena` laid out as the profile at hand says.
+    pub(super) fn memory<'s>(
+        &self,
+        arena: &DeviceBuffer,
+        counters: &DeviceBuffer,
+        shapes: &'s Shapes<'a>,
+    ) -> Memory<'s> {
         Memory {
             tables: self.tables,
+            shapes,
             weights: self.weights.address(),
             derived: self.derived.address(),
             arena: arena.address(),
             counters: counters.address(),
-            offsets: self.tables.profiles[profile].offsets,
+            offsets: shapes.profile().offsets,
         }
     }
 
@@ -100,7 +106,7 @@ impl<'a> Engine<'a> {
         let arena = DeviceBuffer::new(&self.device, 0).map_err(during("packing the weights"))?;
         let counters = self.counters(stream)?;
         let shapes = Shapes::new(self.tables);
-        let memory = self.memory(&arena, &counters, 0);
+        let memory = self.memory(&arena, &counters, &shapes);
         let mut args = KernelArgs::default();
         let enqueued = run_segment(self, PlanTables::INIT, &shapes, &memory, stream, &mut args, &mut |_, _| Ok(()));
         let done = stream.synchronize().map_err(during("packing the weights"));

@@ -280,7 +280,7 @@ impl<'a> Exec<'a> {
     }
 
     /// Enqueues the main segment, between the marks of the stopwatch if there is one.
-    pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'a>) -> Result<(), Error> {
+    pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'_>) -> Result<(), Error> {
         let stream = &self.stream;
         let stopwatch = self.stopwatch.as_ref();
         let mark = |event: fn(&Stopwatch) -> &Event| {
@@ -332,7 +332,7 @@ impl<'a> Exec<'a> {
     }
 
     /// Enqueues the number of the run, which lies outside of the graph: a launch of it sees what was written last.
-    pub(super) fn enqueue_run_count(&mut self, memory: &Memory<'a>) -> Result<(), Error> {
+    pub(super) fn enqueue_run_count(&mut self, memory: &Memory<'_>) -> Result<(), Error> {
         let tensor = self.engine.tables.run_count;
         if tensor != NONE {
             let words = [self.runs as u32, (self.runs >> 32) as u32];
@@ -343,8 +343,8 @@ impl<'a> Exec<'a> {
         Ok(())
     }
 
-    pub(super) fn memory(&self, shapes: &Shapes<'a>) -> Memory<'a> {
-        self.engine.memory(&self.arena, &self.counters, shapes.profile_index())
+    pub(super) fn memory<'s>(&self, shapes: &'s Shapes<'a>) -> Memory<'s> {
+        self.engine.memory(&self.arena, &self.counters, shapes)
     }
 }
 
@@ -381,7 +381,7 @@ pub(super) fn run_segment<'a>(
     engine: &Engine<'a>,
     segment: usize,
     shapes: &Shapes<'a>,
-    memory: &Memory<'a>,
+    memory: &Memory<'_>,
     stream: &Stream,
     args: &mut KernelArgs,
     observe: Observer<'_, 'a>,

@@ -9,7 +9,9 @@ mod counted;
 mod dense;
 mod index;
 mod movement;
+mod quantized;
 mod region;
+mod reordered;
 mod spelled;
 
 use lapidary::ir::builder::Builder;
@@ -179,6 +181,10 @@ const KINDS: &[Kind] = &[
     spelled::reduction,
     spelled::transpose_view,
     spelled::linear,
+    quantized::matmul,
+    quantized::matmul,
+    quantized::conv,
+    reordered::reordered,
 ];
 
 impl Grower<'_> {
