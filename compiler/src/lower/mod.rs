@@ -7,6 +7,7 @@
 mod control;
 mod counts;
 mod cpu;
+mod pairs;
 mod parallel;
 mod parts;
 mod program;
@@ -163,6 +164,9 @@ impl Lowering<'_> {
         let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places);
         let put_off = views::put_off(graph, self.target);
         let groups = parallel::groups(graph, self.target, &put_off);
+        let grouped = groups.values().flatten().copied().collect::<BTreeSet<NodeId>>();
+        let pairs = self.pairs(graph, &put_off.union(&grouped).copied().collect());
+        self.done.extend(pairs.values().map(|pair| pair.first));
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -173,6 +177,7 @@ impl Lowering<'_> {
             let node = graph.node(id);
             match &node.op {
                 _ if put_off.contains(&id) => self.defer(graph, node, tensors, segment),
+                _ if let Some(pair) = pairs.get(&id) => self.pair(graph, pair, node, tensors, segment),
                 Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
                 Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
                 Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
@@ -437,6 +442,9 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Slice { starts, .. } => starts.iter().collect(),
         Kind::Pad { lo, .. } => lo.iter().collect(),
         Kind::Extents(values) => values.iter().collect(),
+        Kind::Pair(pair) => {
+            [&pair.first, &pair.second].into_iter().flat_map(|problem| extents_of(&problem.kind)).collect()
+        }
         Kind::Attention(_, places) => {
             places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
         }
@@ -502,5 +510,6 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Range => "range",
         Kind::Extents(_) => "extents",
         Kind::Copy => "copy",
+        Kind::Pair(_) => "pair",
     }
 }
