@@ -35,6 +35,8 @@ pub struct PlanTables<'a> {
     pub weight_bytes: u64,
     /// Bytes of the persistent memory that the init segment fills.
     pub derived_bytes: u64,
+    /// Bytes of the session's counters: 32-bit words that are zero before each launch, and that each launch leaves zero.
+    pub counter_bytes: u64,
     /// Segments of steps. [`PlanTables::INIT`] runs once at load, [`PlanTables::MAIN`] at every run; the others are
     /// branches and bodies that a step of another segment names.
     pub segments: &'a [Segment<'a>],
@@ -343,6 +345,8 @@ pub enum Param {
     Input(u32, Dim),
     /// The address of result `k` of the step plus `offset` bytes; null where the result is absent.
     Output(u32, Dim),
+    /// The address of the session's counters.
+    Counters,
     I32(Dim),
     I64(Dim),
     F32(f32),

@@ -127,6 +127,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         tensors: TENSORS,
         weight_bytes: 257,
         derived_bytes: 8,
+        counter_bytes: 0,
         segments,
         kernels: &[
             Kernel { entry: "scale" },

@@ -197,6 +197,7 @@ fn summary(plan: &TargetPlan) -> Value {
         "kernels": plan.kernels.kernels.len(),
         "weight_bytes": plan.plan.weight_bytes,
         "derived_bytes": plan.plan.derived_bytes,
+        "counter_bytes": plan.plan.counter_bytes,
         "arena_bytes": arenas,
     })
 }

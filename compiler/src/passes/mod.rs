@@ -154,6 +154,11 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Chain(fuse::attention::rewrite, fuse::attention::why_not),
     },
     Pass {
+        name: "causal",
+        because: "attention visits half of the keys where it knows the mask, and reads none",
+        kind: Kind::Rule(fuse::causal::rewrite),
+    },
+    Pass {
         name: "epilogue",
         because: "the program runs on the accumulators before they are stored",
         kind: Kind::Rule(fuse::epilogue::rewrite),

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use lapidary_templates::Expr;
+use lapidary_templates::candidate::Param;
+use lapidary_templates::{Expr, Launch};
 
 use super::{Plan, Scratch};
 use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
@@ -228,6 +229,9 @@ impl Replay<'_> {
         {
             self.error(format!("{}: {} needs other scratch memory", work.label, candidate.key));
         }
+        if let Pick::Kernels(candidate) = plan.chosen.pick(segment, step) {
+            candidate.launches.iter().for_each(|launch| self.counters(launch, &work.label));
+        }
         for input in work.inputs.iter().flatten() {
             self.read(*input, &work.label);
         }
@@ -243,6 +247,18 @@ impl Replay<'_> {
         }
         for scratch in scratch() {
             self.read_buffer(scratch.buffer, &work.label);
+        }
+    }
+
+    /// Whether the counters that a launch asks for are there. They are memory of their own, so nothing else writes them.
+    fn counters(&mut self, launch: &Launch, step: &str) {
+        for param in &launch.params {
+            let Param::Counters(wanted) = param else { continue };
+            let (_, most) = self.plan.chosen.program.range(wanted, self.profile);
+            let has = self.plan.counter_bytes / 4;
+            if u64::try_from(most.max(0)).map_or(true, |most| most > has) {
+                self.error(format!("{step}: up to {most} counters, and there are {has}"));
+            }
         }
     }
 
@@ -514,6 +530,13 @@ mod tests {
     fn a_round_that_does_not_write_what_the_next_one_reads() {
         let forgets = |plan: &mut Plan| drop(plan.chosen.program.segments[2].remove(0));
         notices_in_loop("cpu", forgets, "is not intact");
+    }
+
+    #[test]
+    fn counters_that_are_missing_or_too_few() {
+        assert!(planned("sm_90a").counter_bytes > 0, "the graph shows nothing: no kernel with counters");
+        notices("sm_90a", |plan| plan.counter_bytes = 0, "counters, and there are 0");
+        notices("sm_90a", |plan| plan.counter_bytes -= 4, "counters, and there are");
     }
 
     #[test]

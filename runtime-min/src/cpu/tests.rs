@@ -24,6 +24,7 @@ const FIXED: PlanTables<'static> = PlanTables {
     tensors: &[],
     weight_bytes: 0,
     derived_bytes: 0,
+    counter_bytes: 0,
     segments: &[],
     kernels: &[],
     images: &[],

@@ -29,6 +29,8 @@ pub struct Exec<'a> {
     pub(super) engine: Arc<Engine<'a>>,
     pub(super) stream: Stream,
     arena: DeviceBuffer,
+    /// What the blocks of a launch meet at; every launch leaves them zero.
+    counters: DeviceBuffer,
     inputs: Staging,
     outputs: Staging,
     args: KernelArgs,
@@ -56,6 +58,7 @@ impl<'a> Exec<'a> {
         let arena = DeviceBuffer::new(&engine.device, bytes).map_err(during("allocating the activations"))?;
         let stream = Stream::new(&engine.device).map_err(during("making a session"))?;
         Ok(Exec {
+            counters: engine.counters(&stream)?,
             stream,
             arena,
             inputs: Staging::default(),
@@ -341,7 +344,7 @@ impl<'a> Exec<'a> {
     }
 
     pub(super) fn memory<'s>(&self, shapes: &'s Shapes<'a>) -> Memory<'s> {
-        self.engine.memory(&self.arena, shapes)
+        self.engine.memory(&self.arena, &self.counters, shapes)
     }
 }
 

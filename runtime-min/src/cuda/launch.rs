@@ -16,6 +16,7 @@ pub struct Memory<'a> {
     pub weights: CuDevicePtr,
     pub derived: CuDevicePtr,
     pub arena: CuDevicePtr,
+    pub counters: CuDevicePtr,
     /// The arena offset of each buffer, in the profile at hand.
     pub offsets: &'a [u64],
 }
@@ -43,7 +44,7 @@ pub fn is_fixed(tables: &PlanTables<'_>, step: &Step<'_>, launch: &Launch<'_>) -
         && tensors.all(|&tensor| fixed(&tables.tensors[tensor as usize].at))
         && launch.params.iter().all(|param| match param {
             Param::Input(_, dim) | Param::Output(_, dim) | Param::I32(dim) | Param::I64(dim) => fixed(dim),
-            Param::F32(_) | Param::Handle(_) => true,
+            Param::Counters | Param::F32(_) | Param::Handle(_) => true,
         })
 }
 
@@ -64,6 +65,7 @@ pub fn prepare(
         match *param {
             Param::Input(k, offset) => args.address(operand(memory, shapes, step.inputs, k, offset)),
             Param::Output(k, offset) => args.address(operand(memory, shapes, step.outputs, k, offset)),
+            Param::Counters => args.address(memory.counters),
             Param::I32(dim) => {
                 let value = shapes.dim(dim);
                 args.i32(i32::try_from(value).map_err(|_| DriverError::Extent { value })?);

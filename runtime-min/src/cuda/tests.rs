@@ -173,6 +173,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         tensors: TENSORS,
         weight_bytes: 260,
         derived_bytes: 8,
+        counter_bytes: 0,
         segments,
         kernels: KERNELS,
         images: IMAGES,
@@ -212,6 +213,7 @@ fn device() -> Arc<Device> {
             ("decide", 3, decide),
             ("count", 5, number),
             ("collect", 4, collect),
+            ("count_up", 4, count_up),
         ];
     });
     Device::open_with(fake::driver(), 0).expect("the fake has a device")
@@ -288,13 +290,61 @@ fn each_run_is_told_how_many_there_were() {
     }
 }
 
+/// y[i] = x[i] + the counters' value, which grows by one.
+fn count_up(call: &Call) {
+    let n = call.i64(3) as usize;
+    let counter = call.bytes(2, 4);
+    let value = u32::from_ne_bytes((&*counter).try_into().expect("four bytes"));
+    let x = call.floats(0, n).to_vec();
+    for (y, x) in call.floats(1, n).iter_mut().zip(x) {
+        *y = x + value as f32;
+    }
+    counter.copy_from_slice(&(value + 1).to_ne_bytes());
+}
+
+#[test]
+fn each_session_has_counters_of_its_own_that_begin_at_zero() {
+    const COUNTED: Step<'static> = Step {
+        action: Action::Launch(single(
+            5,
+            &[Param::Input(0, ZERO), Param::Output(0, ZERO), Param::Counters, Param::I64(N)],
+        )),
+        inputs: &[0],
+        outputs: &[2],
+        label: "counted",
+    };
+    static TABLES: PlanTables<'static> = PlanTables {
+        counter_bytes: 4,
+        kernels: &[KERNELS[0], KERNELS[1], KERNELS[2], KERNELS[3], KERNELS[4], Kernel { entry: "count_up" }],
+        images: &[Images {
+            arch: IMAGES[0].arch,
+            code: &[b"scale", b"add", b"decide", b"count", b"collect", b"count_up"],
+        }],
+        ..tables(&[Segment { steps: &[] }, Segment { steps: &[COUNTED] }])
+    };
+    for mode in [LaunchMode::Graph, LaunchMode::Stream] {
+        let mut rig = Rig::new(&TABLES, false, mode);
+        let mut other = Exec::new(rig.exec.engine.clone()).expect("memory");
+        let mut runs = 0.0;
+        // Both profiles' graphs use the same ones.
+        for n in [8, 100, 8] {
+            let expected: Vec<f32> = ramp(n).iter().map(|x| x + runs).collect();
+            assert_eq!(rig.run(&ramp(n)).expect("runs"), expected, "{mode:?}");
+            runs += 1.0;
+        }
+        std::mem::swap(&mut rig.exec, &mut other);
+        rig.shapes = Shapes::new(&TABLES);
+        assert_eq!(rig.run(&ramp(8)).expect("runs"), ramp(8), "{mode:?}: another session");
+    }
+}
+
 #[test]
 fn init_steps_fill_the_derived_memory_once() {
     let rig = Rig::new(&PLAIN_TABLES, false, LaunchMode::Graph);
     assert_eq!(with(|fake| fake.launches), 1);
     let arena = DeviceBuffer::new(rig.exec.engine.device(), 1).expect("memory");
     let shapes = Shapes::new(rig.exec.engine.tables);
-    let address = rig.exec.engine.memory(&arena, &shapes).address(4);
+    let address = rig.exec.engine.memory(&arena, &arena, &shapes).address(4);
     let mut value = [0f32];
     // SAFETY: one float of the derived memory, which the fake keeps in host memory.
     unsafe { rig.exec.stream.copy_to_host(value.as_mut_ptr().cast(), address, 4) }.expect("copies");

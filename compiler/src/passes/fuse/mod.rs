@@ -1,6 +1,7 @@
 //! Fusions that cannot lose.
 
 pub mod attention;
+pub mod causal;
 pub mod conv_affine;
 pub mod epilogue;
 pub mod matmul_transpose;

@@ -21,6 +21,7 @@ pub static PLAN: PlanTables<'static> = PlanTables {
     tensors: TENSORS,
     weight_bytes: 17664,
     derived_bytes: 6144,
+    counter_bytes: 0,
     segments: &[Segment { steps: INIT }, Segment { steps: MAIN }],
     kernels: KERNELS,
     images: IMAGES,
