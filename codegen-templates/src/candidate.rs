@@ -52,6 +52,9 @@ pub enum Param {
     Output(usize, Expr),
     /// The address of scratch buffer `0`, plus `1` bytes.
     Workspace(usize, Expr),
+    /// The address of as many 32-bit counters: zero before the launch, which leaves them zero again. Launches that run
+    /// one after the other share them.
+    Counters(Expr),
     I32(Expr),
     I64(Expr),
     F32(f32),

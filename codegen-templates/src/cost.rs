@@ -145,10 +145,29 @@ pub fn simt_end(tile: &SimtTile, full_reads: usize) -> Clocks {
     Clocks { latency: outputs * (10.0 + 60.0 * full_reads as f64), busy: elements / 16.0 * (1.0 + full_reads as f64) }
 }
 
-/// Microseconds of the launch that adds `parts` slices of `sums` elements of `size` bytes.
-pub fn reduce(limits: &Limits, parts: i64, sums: i64, size: u32) -> f64 {
-    let bytes = parts as f64 * sums as f64 * f64::from(size);
-    LAUNCH + 0.2 + 0.3 * parts as f64 + bytes / (0.47 * limits.bandwidth) * 1e6
+/// What each block of a split product does behind its steps: it writes `bytes` of sums and counts itself. This and
+/// [`join`] are put together from latencies and rates, not fitted to measurements of split products.
+pub fn put(bytes: f64) -> Clocks {
+    const WRITTEN: f64 = 64.0;
+    Clocks { latency: 700.0 + bytes / WRITTEN, busy: bytes / WRITTEN }
+}
+
+/// Microseconds of what the last block of a tile does when all parts are there: it adds `parts` tiles of `bytes`, of which
+/// a thread holds `held` sums, and comes to its `end`.
+pub fn join(limits: &Limits, parts: i64, bytes: f64, held: u32, end: Clocks) -> f64 {
+    // Clocks of the atomic that tells it, and of a load from L2; bytes that an SM gets from there in a clock.
+    const ARRIVE: f64 = 700.0;
+    const LOAD: f64 = 700.0;
+    const READ: f64 = 48.0;
+    // As many parts' loads as are in flight: what join.cuh unrolls.
+    let at_once = match held {
+        0..=16 => 4.0,
+        17..=32 => 2.0,
+        _ => 1.0,
+    };
+    let parts = parts as f64;
+    let clocks = ARRIVE + ((parts / at_once).ceil() * LOAD).max(parts * bytes / READ) + end.latency.max(end.busy);
+    clocks / (limits.clock * 1e3)
 }
 
 /// Multiply-adds per SM and clock of the scalar units in the type `acc`, on an architecture `sm`.

@@ -22,7 +22,7 @@ pub struct Epilogue {
     /// `struct Epi`, or nothing where the struct that is there already serves.
     pub text: String,
     /// Which headers the text needs besides the family's.
-    pub headers: &'static [&'static str],
+    headers: &'static [&'static str],
     /// What it does, as the end of a kernel's stem: `_add_max`.
     pub stem: String,
     extras: Vec<Extra>,
@@ -90,6 +90,11 @@ impl Epilogue {
     /// How many operands of the result's own shape it reads.
     pub fn full_reads(&self) -> usize {
         self.extras.iter().filter(|extra| extra.access == Access::Output).count()
+    }
+
+    /// The header of a family, and those of the text.
+    pub fn headers(&self, family: &'static str) -> Vec<&'static str> {
+        std::iter::once(family).chain(self.headers.iter().copied()).collect()
     }
 
     /// Declares the result and the operands.

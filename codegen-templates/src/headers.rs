@@ -5,6 +5,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("lapidary/prelude.cuh", include_str!("../cuda/lapidary/prelude.cuh")),
     ("lapidary/cp_async.cuh", include_str!("../cuda/lapidary/cp_async.cuh")),
     ("lapidary/epilogue.cuh", include_str!("../cuda/lapidary/epilogue.cuh")),
+    ("lapidary/join.cuh", include_str!("../cuda/lapidary/join.cuh")),
     ("lapidary/math.cuh", include_str!("../cuda/lapidary/math.cuh")),
     ("lapidary/storage.cuh", include_str!("../cuda/lapidary/storage.cuh")),
     ("lapidary/mma.cuh", include_str!("../cuda/lapidary/mma.cuh")),

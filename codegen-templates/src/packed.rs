@@ -171,7 +171,7 @@ impl Scratch {
                     None => continue,
                 },
                 Param::Workspace(k, at) => Param::Workspace(*k + self.buffers.len(), at.clone()),
-                Param::I32(_) | Param::I64(_) | Param::F32(_) | Param::Handle(_) => continue,
+                Param::Counters(_) | Param::I32(_) | Param::I64(_) | Param::F32(_) | Param::Handle(_) => continue,
             };
         }
         launch

@@ -1,14 +1,15 @@
-//! Splitting the sum of a product over blocks: which splits are worth trying, and the launch that adds the parts.
+//! Splitting the sum of a product over blocks: which splits are worth trying, and what a kernel needs for one.
 //!
-//! Part `z` of the grid writes its bare sums to a slice of a workspace; a second kernel adds the slices in order and
-//! runs the epilogue. No atomics: the same sums in the same order, always.
+//! The parts of a tile are formed by the blocks of the grid's z. Each puts its sums into a workspace and counts itself; the
+//! last to arrive adds the parts in order and runs the epilogue (`cuda/lapidary/join.cuh`). The same sums in the same order,
+//! whoever is last. Not here: what that takes in clocks, which `cost` says.
 
 use lapidary_runtime::DType;
 
 use crate::arch::Limits;
-use crate::candidate::{Launch, Param, Shapes};
-use crate::entry::{self, Args, Entry};
-use crate::epilogue::Epilogue;
+use crate::candidate::{Param, Shapes};
+use crate::cost::{self, Clocks, Wave};
+use crate::entry::Args;
 use crate::extent::Expr;
 use crate::print;
 use crate::tile;
@@ -19,15 +20,16 @@ pub struct Split {
     pub parts: i64,
     /// K of a part, a multiple of the tile's step; all of K where there is one part.
     pub k_per_split: Expr,
+    tiles: Tiles,
 }
 
-/// What the parts' sums are, one an output.
+/// The tiles of a product.
 #[derive(Clone, Debug)]
-pub struct Sums<'a> {
-    pub count: &'a Expr,
-    /// Adjacent outputs that share a channel.
-    pub inner: &'a Expr,
-    pub channels: &'a Expr,
+pub struct Tiles {
+    pub count: Expr,
+    /// Sums that the threads of a block hold.
+    pub sums: u32,
+    pub threads: u32,
 }
 
 const PARTS: [i64; 6] = [2, 3, 4, 6, 8, 16];
@@ -37,14 +39,14 @@ const BLOCKS_PER_SM: i64 = 3;
 const LEAST_STEPS: i64 = 2;
 /// The largest workspace, in bytes.
 const LARGEST_WORKSPACE: i64 = 64 << 20;
-/// The sums of a part begin at a multiple of this many elements.
-const SLICE: i64 = 4;
 
-/// One part, and the splits worth trying where `blocks` (typical) do not fill the GPU. `step`: a tile's step along K.
-pub fn splits(limits: &Limits, shapes: &Shapes<'_>, blocks: i64, k: &Expr, step: u32, sums: &Sums<'_>) -> Vec<Split> {
+/// One part, and the splits worth trying where the tiles do not fill the GPU. `step`: a tile's step along K; `acc`: the
+/// type of the sums.
+pub fn splits(limits: &Limits, shapes: &Shapes<'_>, tiles: Tiles, k: &Expr, step: u32, acc: DType) -> Vec<Split> {
     let step = Expr::from(i64::from(step));
     let steps = (shapes.typical)(&k.ceil_div(&step));
-    let mut found = vec![Split { parts: 1, k_per_split: k.clone() }];
+    let blocks = (shapes.typical)(&tiles.count).max(0);
+    let mut found = vec![Split { parts: 1, k_per_split: k.clone(), tiles: tiles.clone() }];
     for parts in PARTS {
         let k_per_split = k.ceil_div(&(step.clone() * Expr::from(parts))) * step.clone();
         // Rounding up may leave nothing for the last parts.
@@ -53,135 +55,70 @@ pub fn splits(limits: &Limits, shapes: &Shapes<'_>, blocks: i64, k: &Expr, step:
             (Some(_) | None, Some(_) | None) => parts,
         };
         let worthwhile = blocks * parts <= i64::from(limits.sms) * BLOCKS_PER_SM && steps >= parts * LEAST_STEPS;
-        let fits = shapes.max(sums.count) <= LARGEST_WORKSPACE / (8 * parts.max(1));
-        if worthwhile && fits && found.iter().all(|split| split.parts != parts) {
-            found.push(Split { parts, k_per_split });
+        let split = Split { parts, k_per_split, tiles: tiles.clone() };
+        let fits = split.workspace(acc).is_some_and(|bytes| shapes.max(&bytes) <= LARGEST_WORKSPACE);
+        if worthwhile && fits && found.iter().all(|other| other.parts != parts) {
+            found.push(split);
         }
     }
     found
 }
 
 impl Split {
+    pub fn is_whole(&self) -> bool {
+        self.parts == 1
+    }
+
+    /// Blocks along z.
+    pub fn grid(&self) -> Expr {
+        Expr::from(self.parts)
+    }
+
     /// Bytes of the workspace; `None` where there is one part.
-    pub fn workspace(&self, sums: &Sums<'_>, acc: DType) -> Option<Expr> {
-        let element = i64::from(tile::bytes(acc));
-        (self.parts > 1).then(|| Expr::from(self.parts * element) * slice(sums))
-    }
-}
-
-/// Elements from one part's sums to the next one's.
-fn slice(sums: &Sums<'_>) -> Expr {
-    sums.count.ceil_div(&Expr::from(SLICE)) * Expr::from(SLICE)
-}
-
-/// What a kernel of a product ends in: the epilogue, or the bare sums where K is split.
-pub struct Ending<'a> {
-    epilogue: &'a Epilogue,
-    split: &'a Split,
-}
-
-impl<'a> Ending<'a> {
-    pub fn new(epilogue: &'a Epilogue, split: &'a Split) -> Ending<'a> {
-        Ending { epilogue, split }
+    pub fn workspace(&self, acc: DType) -> Option<Expr> {
+        let each = self.parts * i64::from(self.tiles.sums) * i64::from(tile::bytes(acc));
+        (!self.is_whole()).then(|| Expr::from(each) * self.tiles.count.clone())
     }
 
-    fn is_whole(&self) -> bool {
-        self.split.parts == 1
+    /// Microseconds of a launch in which `wave.end` is what a block with all of K does behind its steps.
+    pub fn time(&self, limits: &Limits, wave: Wave, acc: DType) -> f64 {
+        let end = if self.is_whole() { wave.end } else { cost::put(self.bytes_of_tile(acc)) };
+        Wave { end, ..wave }.time(limits) + self.join_time(limits, wave.end, acc)
     }
 
-    /// The type that is stored.
-    pub fn out(&self) -> DType {
-        if self.is_whole() { self.epilogue.out } else { self.epilogue.acc }
+    /// Microseconds from the last part to the result, `end` being what a block does with whole sums.
+    pub fn join_time(&self, limits: &Limits, end: Clocks, acc: DType) -> f64 {
+        let held = self.tiles.sums / self.tiles.threads;
+        if self.is_whole() { 0.0 } else { cost::join(limits, self.parts, self.bytes_of_tile(acc), held, end) }
     }
 
-    /// How many operands of the result's shape it reads.
-    pub fn full_reads(&self) -> usize {
-        if self.is_whole() { self.epilogue.full_reads() } else { 0 }
+    fn bytes_of_tile(&self, acc: DType) -> f64 {
+        f64::from(self.tiles.sums * tile::bytes(acc))
     }
 
-    /// `Epi`, as the template's argument.
-    pub fn name(&self) -> String {
+    /// What a kernel's stem says of it.
+    pub fn stem(&self) -> &'static str {
+        if self.is_whole() { "" } else { "_split" }
+    }
+
+    /// Declares what the parts need, and gives the body's last argument as the entry spells it.
+    pub fn declare(&self, acc: DType, args: &mut Args) -> String {
         if self.is_whole() {
-            "Epi".to_owned()
-        } else {
-            format!("PartialSums<{}>", print::memory_type(self.epilogue.acc))
+            return String::new();
         }
+        let acc = print::memory_type(acc);
+        args.pointer(acc, "sums", Param::Workspace(0, Expr::constant(0)));
+        args.pointer("u32", "arrived", Param::Counters(self.tiles.count.clone()));
+        format!(", Parts<{acc}>{{sums, arrived}}")
     }
 
-    /// The initializer of its parameters.
-    pub fn init(&self) -> String {
-        if self.is_whole() { self.epilogue.init() } else { "{sums}".to_owned() }
-    }
-
-    /// The struct to declare.
-    pub fn declaration(&self) -> Option<String> {
-        self.is_whole().then(|| self.epilogue.text.clone())
-    }
-
-    /// The header of the family and those of the epilogue.
-    pub fn headers(&self, family: &'static str) -> Vec<&'static str> {
-        let own: &[&str] = if self.is_whole() { self.epilogue.headers } else { &[] };
-        std::iter::once(family).chain(own.iter().copied()).collect()
-    }
-
-    /// The end of the kernel's stem.
-    pub fn stem(&self) -> &str {
-        if self.is_whole() { &self.epilogue.stem } else { "_split" }
-    }
-
-    /// Declares where it writes and what it reads.
-    pub fn declare(&self, args: &mut Args) {
+    /// Declares K of a part and gives it as the entry spells it; `k` is all of K.
+    pub fn declare_k(&self, k: &str, args: &mut Args) -> String {
         if self.is_whole() {
-            self.epilogue.declare(args);
-        } else {
-            args.pointer(print::memory_type(self.epilogue.acc), "sums", Param::Workspace(0, Expr::constant(0)));
+            return format!("/*k_per_split*/ {k}");
         }
-    }
-
-    /// Declares the split's extents and gives `k_per_split` and `slice` as the entry spells them; `k` is all of K.
-    pub fn declare_extents(&self, sums: &Sums<'_>, k: &str, args: &mut Args) -> String {
-        if self.is_whole() {
-            return format!("/*k_per_split*/ {k}, /*slice*/ 0");
-        }
-        args.int("k_per_split", &self.split.k_per_split);
-        args.long("slice", &slice(sums));
-        "k_per_split, slice".to_owned()
-    }
-}
-
-/// Threads of a block of the reduction.
-const THREADS: u32 = 256;
-
-/// The launch that adds the parts and runs the epilogue.
-pub fn reduce(limits: &Limits, shapes: &Shapes<'_>, epilogue: &Epilogue, split: &Split, sums: &Sums<'_>) -> Launch {
-    let fills = (shapes.typical)(sums.count) >= i64::from(limits.sms * THREADS * 4);
-    let width = if fills { 4 } else { 1 };
-    let acc = print::memory_type(epilogue.acc);
-    let mut args = Args::default();
-    args.pointer(&format!("const {acc}"), "sums", Param::Workspace(0, Expr::constant(0)));
-    epilogue.declare(&mut args);
-    args.int("parts", &Expr::from(split.parts));
-    args.int("total", sums.count);
-    args.long("slice", &slice(sums));
-    args.int("inner", sums.inner);
-    args.int("channels", sums.channels);
-    let headers: Vec<&str> = std::iter::once("lapidary/epilogue.cuh").chain(epilogue.headers.iter().copied()).collect();
-    let entry = Entry {
-        title: "The parts of a product whose K was split, added in order; then the epilogue.".to_owned(),
-        headers: &headers,
-        declarations: vec![epilogue.text.clone()],
-        threads: THREADS,
-        call: format!(
-            "splitk_reduce<{width}, {acc}, Epi>({{sums, parts, total, slice, inner, channels}}, {})",
-            epilogue.init()
-        ),
-    };
-    Launch {
-        source: entry::source(format!("splitk_reduce{}", epilogue.stem), &entry, &args),
-        grid: [sums.count.ceil_div(&Expr::from(i64::from(THREADS * width))), Expr::from(1i64), Expr::from(1i64)],
-        block: [THREADS, 1, 1],
-        shared: 0,
-        params: args.params,
+        args.int("k_per_split", &self.k_per_split);
+        "k_per_split".to_owned()
     }
 }
 
@@ -190,23 +127,22 @@ mod tests {
     use super::*;
     use crate::arch::ARCHS;
 
-    fn tried(k: &str, blocks: i64) -> Vec<Split> {
+    fn tried(k: &str, tiles: &str, acc: DType) -> Vec<Split> {
         let value = |expr: &Expr| expr.eval(&|_| 1000);
         let range = |expr: &Expr| (value(expr), value(expr));
         let shapes = Shapes { range: &range, typical: &value };
-        let (count, inner, channels) = (Expr::from(101i64), Expr::from(1i64), Expr::from(101i64));
-        let sums = Sums { count: &count, inner: &inner, channels: &channels };
-        splits(&ARCHS[0].1, &shapes, blocks, &k.parse().unwrap(), 64, &sums)
+        let tiles = Tiles { count: tiles.parse().unwrap(), sums: 4096, threads: 128 };
+        splits(&ARCHS[0].1, &shapes, tiles, &k.parse().unwrap(), 64, acc)
     }
 
     #[test]
     fn parts_are_whole_steps_and_cover_k() {
-        for split in tried("1000", 4).iter().skip(1) {
+        for split in tried("1000", "4", DType::F32).iter().skip(1) {
             let each = split.k_per_split.as_const().unwrap();
             assert!(each % 64 == 0 && (split.parts - 1) * each < 1000 && split.parts * each >= 1000, "{split:?}");
         }
         // A K that only the shapes tell: the parts' number is given, and their extent follows.
-        let dynamic = tried("k", 4);
+        let dynamic = tried("k", "4", DType::F32);
         assert!(dynamic.len() > 2);
         for split in &dynamic {
             let each = split.k_per_split.eval(&|_| 777);
@@ -216,17 +152,36 @@ mod tests {
 
     #[test]
     fn what_fills_the_gpu_is_not_split() {
-        assert_eq!(tried("4096", 1000).len(), 1);
-        assert_eq!(tried("64", 1).len(), 1);
+        assert_eq!(tried("4096", "1000", DType::F32).len(), 1);
+        assert_eq!(tried("64", "1", DType::F32).len(), 1);
     }
 
     #[test]
-    fn slices_begin_at_whole_vectors() {
-        let (count, one) = (Expr::from(101i64), Expr::from(1i64));
-        let sums = Sums { count: &count, inner: &one, channels: &one };
-        let split = Split { parts: 3, k_per_split: Expr::from(64i64) };
-        assert_eq!(split.workspace(&sums, DType::F32), Some(Expr::from(3 * 104 * 4i64)));
-        let whole = Split { parts: 1, k_per_split: Expr::from(64i64) };
-        assert_eq!(whole.workspace(&sums, DType::F32), None);
+    fn each_part_of_a_tile_has_its_place_and_each_tile_a_counter() {
+        for split in tried("4096", "3*n-2990", DType::F64).iter().skip(1) {
+            let bytes = split.workspace(DType::F64).unwrap();
+            assert_eq!(bytes, Expr::from(split.parts * 4096 * 8) * "3*n-2990".parse().unwrap());
+            let mut args = Args::default();
+            assert_eq!(split.declare(DType::F64, &mut args), ", Parts<double>{sums, arrived}");
+            assert_eq!(args.params[1], Param::Counters("3*n-2990".parse().unwrap()));
+        }
+        let whole = &tried("4096", "10", DType::F64)[0];
+        let mut args = Args::default();
+        assert_eq!((whole.workspace(DType::F64), whole.declare(DType::F64, &mut args)), (None, String::new()));
+        assert!(args.params.is_empty());
+    }
+
+    #[test]
+    fn a_workspace_has_a_largest_size() {
+        // 4 tiles are typical, and there may be 1000.
+        let most = |acc| {
+            let value = |expr: &Expr| expr.eval(&|_| 4);
+            let range = |expr: &Expr| (value(expr), expr.eval(&|_| 1000));
+            let shapes = Shapes { range: &range, typical: &value };
+            let tiles = Tiles { count: Expr::symbol("n"), sums: 4096, threads: 128 };
+            let found = splits(&ARCHS[0].1, &shapes, tiles, &Expr::from(4096i64), 64, acc);
+            found.iter().map(|split| split.parts).max()
+        };
+        assert_eq!((most(DType::F32), most(DType::F64)), (Some(4), Some(2)));
     }
 }

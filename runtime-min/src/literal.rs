@@ -201,7 +201,7 @@ structs! {
     Formula<'a> { code, text }
     Constraint<'a> { segment, counts, kind, left, right, why }
     Port<'a> { name, tensor }
-    Tensor<'a> { dtype, dims, place }
+    Tensor<'a> { dtype, dims, place, at }
     Segment<'a> { steps }
     Step<'a> { action, inputs, outputs, label }
     Program<'a> { inputs, steps, outputs }
@@ -227,7 +227,7 @@ enums! {
     Action<'a> { Cpu(op), Launch(launch); If { then_segment, else_segment, decide },
         Loop { body, most, begin, next }, Count { symbol }; }
     Source<'a> { ; Extent { input, axis }, Count { bound }; }
-    Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; }
+    Param { Input(k, offset), Output(k, offset), I32(dim), I64(dim), F32(value), Handle(k); ; Counters }
     CpuOp<'a> {
         Pointwise(program), ConvTranspose(spec), Pool(spec), Reduce(spec), ArgReduce(spec), Softmax(spec),
         Attention(spec), Transpose(spec), Resize(spec), RegionPool(spec), Recurrent(spec),

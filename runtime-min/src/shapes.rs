@@ -280,6 +280,11 @@ impl<'a> Shapes<'a> {
         out
     }
 
+    /// The byte of its place at which tensor `index` begins.
+    pub fn start(&self, index: u32) -> u64 {
+        u64::try_from(self.dim(self.tables.tensors[index as usize].at)).unwrap_or(0)
+    }
+
     /// The bytes of tensor `index`.
     pub fn bytes(&self, index: u32) -> usize {
         self.tables.tensors[index as usize].dtype.bytes(self.extents(index).count())
@@ -372,9 +377,10 @@ mod tests {
             inputs: &[Port { name: "x", tensor: 0 }],
             outputs: &[Port { name: "x", tensor: 0 }],
             run_count: NONE,
-            tensors: &[Tensor { dtype: DType::F32, dims: &dims, place: Place::Arena(0) }],
+            tensors: &[Tensor { dtype: DType::F32, dims: &dims, place: Place::Arena(0), at: Dim::Const(0) }],
             weight_bytes: 0,
             derived_bytes: 0,
+            counter_bytes: 0,
             segments: &[Segment { steps: &[] }, Segment { steps: &[] }],
             kernels: &[],
             images: &[],
@@ -395,7 +401,7 @@ mod tests {
         let ranges = [Range { min: 1, opt: 4, max: 8 }, Range { min: 0, opt: 8, max: 8 }];
         let (n, double) = ([FormulaOp::Symbol(0)], [FormulaOp::Symbol(1), FormulaOp::Const(2), FormulaOp::Mul]);
         let (dims, counted) = ([Dim::Slot(0)], [Dim::Slot(1)]);
-        let tensor = |dims| Tensor { dtype: DType::F32, dims, place: Place::Arena(0) };
+        let tensor = |dims| Tensor { dtype: DType::F32, dims, place: Place::Arena(0), at: Dim::Const(0) };
         let needs = |left, right, counts, kind| Constraint { segment: 1, counts, kind, left, right, why: "w" };
         let tables = PlanTables {
             name: "test",
@@ -416,6 +422,7 @@ mod tests {
             run_count: NONE,
             weight_bytes: 0,
             derived_bytes: 0,
+            counter_bytes: 0,
             segments: &[Segment { steps: &[] }, Segment { steps: &[] }],
             kernels: &[],
             images: &[],

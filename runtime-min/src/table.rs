@@ -35,6 +35,8 @@ pub struct PlanTables<'a> {
     pub weight_bytes: u64,
     /// Bytes of the persistent memory that the init segment fills.
     pub derived_bytes: u64,
+    /// Bytes of the session's counters: 32-bit words that are zero before each launch, and that each launch leaves zero.
+    pub counter_bytes: u64,
     /// Segments of steps. [`PlanTables::INIT`] runs once at load, [`PlanTables::MAIN`] at every run; the others are
     /// branches and bodies that a step of another segment names.
     pub segments: &'a [Segment<'a>],
@@ -162,9 +164,12 @@ pub struct Tensor<'a> {
     pub dtype: DType,
     pub dims: &'a [Dim],
     pub place: Place,
+    /// The byte of its place at which it begins: 0, or for a tensor that is a part of another a multiple of the size of
+    /// an element, on a GPU of 16 too.
+    pub at: Dim,
 }
 
-/// Where a tensor lies. Offsets are bytes and multiples of 256.
+/// Where a buffer lies. Offsets are bytes and multiples of 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// In `weights.bin`.
@@ -340,6 +345,8 @@ pub enum Param {
     Input(u32, Dim),
     /// The address of result `k` of the step plus `offset` bytes; null where the result is absent.
     Output(u32, Dim),
+    /// The address of the session's counters.
+    Counters,
     I32(Dim),
     I64(Dim),
     F32(f32),

@@ -82,7 +82,7 @@ const CRASH: Step<'static> =
     Step { action: launch(2, ONE, &[Param::Output(0, ZERO)]), inputs: &[], outputs: &[2], label: "crash" };
 
 const fn tensor(dims: &'static [Dim], place: Place) -> Tensor<'static> {
-    Tensor { dtype: DType::F32, dims, place }
+    Tensor { dtype: DType::F32, dims, place, at: ZERO }
 }
 
 const TENSORS: &[Tensor<'static>] = &[
@@ -91,7 +91,7 @@ const TENSORS: &[Tensor<'static>] = &[
     tensor(&[N], Place::Arena(2)),
     tensor(&[Dim::Const(2)], Place::Weight(0)),
     tensor(&[Dim::Const(2)], Place::Derived(0)),
-    Tensor { dtype: DType::Bool, dims: &[], place: Place::Weight(256) },
+    Tensor { dtype: DType::Bool, dims: &[], place: Place::Weight(256), at: ZERO },
 ];
 
 const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
@@ -127,6 +127,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         tensors: TENSORS,
         weight_bytes: 257,
         derived_bytes: 8,
+        counter_bytes: 0,
         segments,
         kernels: &[
             Kernel { entry: "scale" },

@@ -343,6 +343,14 @@ fn compiled(cases: &[Case], arch: Arch, toolchain: &Toolchain) -> BTreeMap<Strin
     set.kernels.into_iter().map(|kernel| kernel.entry).zip(cubins).collect()
 }
 
+/// How often a run is repeated.
+const REPLAYS: usize = 3;
+
+/// The bytes of all outputs.
+fn results(session: &lapidary_runtime::Session<'_>, count: usize) -> Result<Vec<Vec<u8>>, Error> {
+    (0..count).map(|k| Ok(session.output(k)?.bytes().to_vec())).collect()
+}
+
 /// Runs one candidate at every set of values; the largest distance from the reference.
 fn one(case: &Case, number: usize, arch: Arch, code: &BTreeMap<String, Vec<u8>>) -> Result<f64, String> {
     let (plan, set) = plan_with(&case.program, number)?;
@@ -362,7 +370,16 @@ fn one(case: &Case, number: usize, arch: Arch, code: &BTreeMap<String, Vec<u8>>)
             .iter()
             .map(|x| Ok(InputRef::from_bytes(x.dtype, x.dims.as_slice().try_into()?, &x.bytes)))
             .collect::<Result<Vec<_>, Error>>();
-        session.run(&refs.map_err(said)?).map_err(said)?;
+        let refs = refs.map_err(said)?;
+        session.run(&refs).map_err(said)?;
+        let first = results(&session, expected.len()).map_err(said)?;
+        // The same graph again: what the blocks of a launch meet at must be as it was, and the bits with it.
+        for _ in 0..REPLAYS {
+            session.run(&refs).map_err(said)?;
+            if results(&session, expected.len()).map_err(said)? != first {
+                return Err(format!("set {set}: another run gives other bits"));
+            }
+        }
         for (k, expected) in expected.iter().enumerate() {
             let output = session.output(k).map_err(said)?;
             let given = Tensor::new(output.dtype(), output.dims().to_vec(), output.bytes().to_vec())?;

@@ -36,53 +36,6 @@ LAPIDARY_FN void emit(const typename Epi::Params& e, const A (&acc)[N], i64 o, i
   }
 }
 
-// The epilogue of a split product: the bare sums, for splitk_reduce to finish.
-template <class A>
-struct PartialSums {
-  using Out = A;
-  struct Params {
-    A* y;
-  };
-  static LAPIDARY_FN A apply(const Params&, A acc, i64, int) { return acc; }
-};
-
-// Sums the `splits` slices of a workspace in order and runs the epilogue. Slice s begins at
-// s * slice, slice a multiple of 4 elements; total < 2^31. One thread takes VEC (1, 2 or 4) outputs.
-template <class A>
-struct SplitkParams {
-  const A* workspace;
-  int splits;
-  int total;
-  i64 slice;
-  int inner;     // outputs per channel step: 1 for a matrix product, pixels of a map for NCHW
-  int channels;
-};
-template <int VEC, class A, class Epi>
-LAPIDARY_FN void splitk_reduce(const SplitkParams<A>& p, const typename Epi::Params& e) {
-  const i64 first = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) * VEC;
-  if (first >= p.total) return;
-  const int o = static_cast<int>(first);
-  A sum[VEC] = {};
-  constexpr int PIECE = VEC * int(sizeof(A)) > 16 ? 16 / int(sizeof(A)) : VEC;
-#pragma unroll 4
-  for (int s = 0; s < p.splits; ++s) {
-#pragma unroll
-    for (int q = 0; q < VEC; q += PIECE) {
-      // A slice is padded to 4 elements, so the last vector of one may be read whole.
-      const Vec<A, PIECE> v = load<A, PIECE>(p.workspace + s * p.slice + o + q);
-#pragma unroll
-      for (int j = 0; j < PIECE; ++j) sum[q + j] += v[j];
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < VEC; ++j) {
-    if (o + j < p.total) {
-      const int ch = (o + j) / p.inner % p.channels;
-      e.y[o + j] = convert<typename Epi::Out>(Epi::apply(e, sum[j], o + j, ch));
-    }
-  }
-}
-
 // The tile of the output that a CTA computes. Tiles go in bands of BAND tile rows, down the band and
 // then on to its next column, so that the CTAs in flight share rows and columns in L2.
 struct TileIndex {

@@ -9,6 +9,7 @@
 #pragma once
 #include "lapidary/cp_async.cuh"
 #include "lapidary/epilogue.cuh"
+#include "lapidary/join.cuh"
 #include "lapidary/mma.cuh"
 #include "lapidary/source.cuh"
 
@@ -226,6 +227,12 @@ struct MmaTile {
     }
     cp_async_wait<0>();
     __syncthreads();
+  }
+
+  // See join.cuh.
+  template <class Join>
+  LAPIDARY_FN bool join(const Join& with) {
+    return with.template join<THREADS>(reinterpret_cast<float(&)[MI * NI * 4]>(acc));
   }
 
   // Stores the tile whose corner in the product is (m0, n0), VEC adjacent columns a store, through

@@ -336,6 +336,12 @@ LAPIDARY_FN Vec<T, N> load_const(const T* p) {
   using R = Raw<int(sizeof(T)) * N>;
   return bit_cast<Vec<T, N>>(__ldg(reinterpret_cast<const R*>(p)));
 }
+// From L2, past this SM's L1, which may hold what the memory held before another SM wrote it.
+template <class T, int N>
+LAPIDARY_FN Vec<T, N> load_l2(const T* p) {
+  using R = Raw<int(sizeof(T)) * N>;
+  return bit_cast<Vec<T, N>>(__ldcg(reinterpret_cast<const R*>(p)));
+}
 // One element through the read-only path, or zero bits without touching memory. Predicated rather
 // than branched over, so that a row of them stays one straight line of loads in flight.
 template <class T>

@@ -5,6 +5,7 @@
 // thread's tile, powers of two): a CTA is (BM / TM) * (BN / TN) threads in x.
 #pragma once
 #include "lapidary/epilogue.cuh"
+#include "lapidary/join.cuh"
 #include "lapidary/source.cuh"
 
 namespace lapidary {
@@ -119,6 +120,12 @@ struct SimtTile {
       }
       __syncthreads();
     }
+  }
+
+  // See join.cuh.
+  template <class Join>
+  LAPIDARY_FN bool join(const Join& with) {
+    return with.template join<THREADS>(reinterpret_cast<A(&)[TM * TN]>(acc));
   }
 
   // Stores the tile whose corner in the product is (m0, n0), up to VEC adjacent columns a store.

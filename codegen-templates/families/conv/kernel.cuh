@@ -6,7 +6,7 @@
 //   conv::mma        tensor cores: f16, bf16, tf32, FP32 accumulate
 //   conv::simt       scalar units: f32 (true FP32) and every other type
 //   conv::transpose  transposed convolution, one thread an output: slow and obvious
-//   splitk_reduce    (epilogue.cuh) finishes a convolution whose K was split over gridDim.z
+// K may be split over gridDim.z: the last CTA of a tile to finish adds the parts (join.cuh).
 // Not here: other layouts (a source beside GatherNCHW and a map beside MapNCHW would add them),
 // Winograd, repacked weights.
 #pragma once
@@ -16,8 +16,8 @@
 namespace lapidary::conv {
 
 // channels, filters: of all groups. in, out: extents, out as the operator defines it; pad: before
-// the first element (what follows the last needs no name, out says it). k_per_split and slice as
-// in gemm. The input of one image holds fewer than 2^31 elements.
+// the first element (what follows the last needs no name, out says it). k_per_split as in
+// gemm. The input of one image holds fewer than 2^31 elements.
 template <class T>
 struct Params {
   const T* x;
@@ -25,7 +25,6 @@ struct Params {
   int batch, channels, filters, groups;
   int in[3], out[3], pad[3];
   int k_per_split;
-  i64 slice;
 };
 
 // Compile-time facts of a window: extent, stride and dilation per axis.
@@ -202,12 +201,6 @@ struct Sources {
   }
 };
 
-template <class Epi>
-LAPIDARY_FN typename Epi::Params slice_of(typename Epi::Params e, i64 slice) {
-  e.y += blockIdx.z * slice;
-  return e;
-}
-
 // Policy: T, Window, POINTWISE, BM, BN, BK, WM, WN, STAGES, VEC_A, VEC_B, VEC_C, BAND.
 template <class Policy>
 struct Mma {
@@ -220,20 +213,21 @@ struct Mma {
   using LoaderA = Loader<typename Tile::ATile, typename S::A, Policy::VEC_A * int(sizeof(T))>;
   using LoaderB = Loader<typename Tile::BTile, typename S::B, VEC_B * int(sizeof(T))>;
 
-  template <class Epi>
-  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e, const Join& with) {
     const Work w = work_of<Policy::BM, Policy::BN, Policy::BAND, Policy::Window::TAPS>(p);
     u8* smem = dynamic_smem();
     LoaderA a{S::weights(p, w)};
     LoaderB b{S::input(p, w)};
     Tile tile;
     tile.accumulate(a, b, smem_address(smem), w.k_begin, w.k_end);
-    tile.template finish<Epi, Policy::VEC_C>(slice_of<Epi>(e, p.slice), w.map, smem, w.tile.m * Policy::BM, w.tile.n * Policy::BN);
+    if (!tile.join(with)) return;
+    tile.template finish<Epi, Policy::VEC_C>(e, w.map, smem, w.tile.m * Policy::BM, w.tile.n * Policy::BN);
   }
 };
-template <class Policy, class Epi>
-LAPIDARY_FN void mma(const Params<typename Policy::T>& p, const typename Epi::Params& e) {
-  Mma<Policy>::template run<Epi>(p, e);
+template <class Policy, class Epi, class Join = Whole>
+LAPIDARY_FN void mma(const Params<typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+  Mma<Policy>::template run<Epi>(p, e, with);
 }
 
 // Policy: T, Window, POINTWISE, BM, BN, BK, TM, TN, VEC_A, VEC_B, VEC_C, BAND.
@@ -245,20 +239,21 @@ struct Simt {
   static constexpr int THREADS = Tile::THREADS;
   using S = Sources<Policy, T, THREADS, Policy::VEC_A, Policy::POINTWISE ? Policy::VEC_B : 1>;
 
-  template <class Epi>
-  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e, const Join& with) {
     __shared__ __align__(16) A smem[Tile::SMEM_BYTES / sizeof(A)];
     const Work w = work_of<Policy::BM, Policy::BN, Policy::BAND, Policy::Window::TAPS>(p);
     WideningLoader<A, typename S::A, Tile::A_STRIDE> a{S::weights(p, w)};
     WideningLoader<A, typename S::B, Tile::B_STRIDE> b{S::input(p, w)};
     Tile tile;
     tile.accumulate(a, b, smem, w.k_begin, w.k_end);
-    tile.template finish<Epi, Policy::VEC_C>(slice_of<Epi>(e, p.slice), w.map, w.tile.m * Policy::BM, w.tile.n * Policy::BN);
+    if (!tile.join(with)) return;
+    tile.template finish<Epi, Policy::VEC_C>(e, w.map, w.tile.m * Policy::BM, w.tile.n * Policy::BN);
   }
 };
-template <class Policy, class Epi>
-LAPIDARY_FN void simt(const Params<typename Policy::T>& p, const typename Epi::Params& e) {
-  Simt<Policy>::template run<Epi>(p, e);
+template <class Policy, class Epi, class Join = Whole>
+LAPIDARY_FN void simt(const Params<typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+  Simt<Policy>::template run<Epi>(p, e, with);
 }
 
 // y[n, oc, o] = sum over c, tap of x[n, c, i] * w[c, oc in its group, tap], i * stride = o + pad - tap * dilation.

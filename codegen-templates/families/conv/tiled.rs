@@ -10,7 +10,7 @@ use crate::cost::{self, Clocks, MmaType, Wave};
 use crate::entry::{self, Args, Entry, input};
 use crate::extent::Expr;
 use crate::print;
-use crate::split::{self, Ending, Split, Sums};
+use crate::split::{self, Split, Tiles};
 use crate::tile::{self, Contiguous, MmaTile, SIMT_TILES, SimtTile};
 
 /// Tiles for halves whose input is gathered: tall ones gather a pixel for more filters.
@@ -128,9 +128,8 @@ impl Job<'_> {
         let step = cost::mma_step(limits, tile, kind);
         let step = if gathers { cost::gather(step, tile.bk * tile.bn, self.geometry.window.stride[2]) } else { step };
         let resident = cost::resident(limits, tile.threads(), tile.registers(), shared);
-        for split in self.splits(tile.bm, tile.bn, tile.bk) {
-            let ending = Ending::new(&self.epilogue, &split);
-            let vec_c = tile::vector(self.shapes, ending.out(), &[&self.geometry.output_pixels()], 8);
+        for split in self.splits([tile.bm, tile.bn, tile.bk], tile.threads()) {
+            let vec_c = tile::vector(self.shapes, self.epilogue.out, &[&self.geometry.output_pixels()], 8);
             let kernel = Kernel {
                 name: "mma",
                 dtype,
@@ -147,7 +146,7 @@ impl Job<'_> {
                 threads: tile.threads(),
                 shared,
             };
-            let run = Run { resident, step, end: cost::mma_end(tile, vec_c, ending.full_reads()) };
+            let run = Run { resident, step, end: cost::mma_end(tile, vec_c, self.epilogue.full_reads()) };
             self.offer(format!("conv_mma/{}x{}", tile.name(), split.parts), &kernel, &split, &run, answer);
         }
         Ok(())
@@ -182,8 +181,7 @@ impl Job<'_> {
         let step = if gathers { cost::gather(step, tile.bk * tile.bn, self.geometry.window.stride[2]) } else { step };
         let registers = cost::simt_registers(tile, tile::bytes(acc).div_ceil(4));
         let resident = cost::resident(limits, tile.threads(), registers, shared);
-        for split in self.splits(tile.bm, tile.bn, tile.bk) {
-            let ending = Ending::new(&self.epilogue, &split);
+        for split in self.splits([tile.bm, tile.bn, tile.bk], tile.threads()) {
             let pixels = self.geometry.output_pixels();
             let kernel = Kernel {
                 name: "simt",
@@ -195,13 +193,13 @@ impl Job<'_> {
                 vectors: [
                     tile::vector(self.shapes, dtype, &[&self.geometry.k()], tile.bk),
                     self.vec_b(tile.bn),
-                    tile::vector(self.shapes, ending.out(), &[&pixels], 4),
+                    tile::vector(self.shapes, self.epilogue.out, &[&pixels], 4),
                 ],
                 check: format!("static_assert(conv::Simt<Policy>::THREADS == {}, \"as launched\");", tile.threads()),
                 threads: tile.threads(),
                 shared: 0,
             };
-            let run = Run { resident, step, end: cost::simt_end(tile, ending.full_reads()) };
+            let run = Run { resident, step, end: cost::simt_end(tile, self.epilogue.full_reads()) };
             self.offer(format!("conv_simt/{}x{}", tile.name(), split.parts), &kernel, &split, &run, answer);
         }
         Ok(())
@@ -240,52 +238,43 @@ impl Job<'_> {
         along(self.geometry.group_filters(), bm) * along(pixels, bn)
     }
 
-    fn splits(&self, bm: u32, bn: u32, bk: u32) -> Vec<Split> {
+    /// How K may be divided among tiles of `bm` by `bn`.
+    fn splits(&self, [bm, bn, step]: [u32; 3], threads: u32) -> Vec<Split> {
         let geometry = &self.geometry;
-        let (outputs, inner) = (geometry.outputs(), geometry.output_pixels());
-        let sums = Sums { count: &outputs, inner: &inner, channels: &geometry.filters };
-        let blocks = self.typical(&self.blocks(bm, bn)) * i64::from(geometry.groups);
-        split::splits(self.arch.limits(), self.shapes, blocks, &geometry.k(), bk, &sums)
+        let count = self.blocks(bm, bn) * Expr::from(i64::from(geometry.groups));
+        let tiles = Tiles { count, sums: bm * bn, threads };
+        split::splits(self.arch.limits(), self.shapes, tiles, &geometry.k(), step, self.epilogue.acc)
     }
 
     /// Bytes that it reads and writes at least.
-    fn bytes(&self, split: &Split, ending: &Ending<'_>) -> f64 {
+    fn bytes(&self, split: &Split) -> f64 {
         let geometry = &self.geometry;
         let size = f64::from(tile::bytes(geometry.types[0]));
         let read = geometry.batch.clone() * geometry.channels.clone() * geometry.input_pixels()
             + geometry.filters.clone() * geometry.k();
-        let written = self.typical(&geometry.outputs()) as f64 * f64::from(tile::bytes(ending.out()));
-        self.typical(&read) as f64 * size + written * (ending.full_reads() as f64 + split.parts as f64)
+        let written = self.typical(&geometry.outputs()) as f64 * f64::from(tile::bytes(self.epilogue.out));
+        let sums = split.workspace(self.epilogue.acc).map_or(0, |bytes| self.typical(&bytes)) as f64;
+        self.typical(&read) as f64 * size + written * (1 + self.epilogue.full_reads()) as f64 + sums
     }
 
     fn offer(&self, key: String, kernel: &Kernel, split: &Split, run: &Run, answer: &mut Answer) {
-        let geometry = &self.geometry;
-        let limits = self.arch.limits();
-        let (outputs, inner) = (geometry.outputs(), geometry.output_pixels());
-        let sums = Sums { count: &outputs, inner: &inner, channels: &geometry.filters };
-        let ending = Ending::new(&self.epilogue, split);
+        let acc = self.epilogue.acc;
         let wave = Wave {
-            blocks: self.typical(&self.blocks(kernel.bm, kernel.bn)) * i64::from(geometry.groups) * split.parts,
+            blocks: self.typical(&self.blocks(kernel.bm, kernel.bn)) * i64::from(self.geometry.groups) * split.parts,
             resident: run.resident,
             steps: self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(kernel.bk)))),
             step: run.step,
             end: run.end,
-            bytes: self.bytes(split, &ending),
+            bytes: self.bytes(split),
         };
-        let mut cost = wave.time(limits);
-        let mut launches = vec![self.launch(kernel, split, &sums)];
-        if split.parts > 1 {
-            launches.push(split::reduce(limits, self.shapes, &self.epilogue, split, &sums));
-            cost += cost::reduce(limits, split.parts, self.typical(&outputs), tile::bytes(self.epilogue.acc));
-        }
-        let workspace = split.workspace(&sums, self.epilogue.acc).into_iter().collect();
-        answer.candidates.push(Candidate { key, launches, workspace, cost });
+        let cost = split.time(self.arch.limits(), wave, acc);
+        let workspace = split.workspace(acc).into_iter().collect();
+        answer.candidates.push(Candidate { key, launches: vec![self.launch(kernel, split)], workspace, cost });
     }
 
-    fn launch(&self, kernel: &Kernel, split: &Split, sums: &Sums<'_>) -> Launch {
+    fn launch(&self, kernel: &Kernel, split: &Split) -> Launch {
         let geometry = &self.geometry;
         let Kernel { name, dtype, vectors: [vec_a, vec_b, vec_c], .. } = kernel;
-        let ending = Ending::new(&self.epilogue, split);
         let Axes { size, stride, dilation, .. } = &geometry.window;
         let policy = format!(
             "struct Policy {{\n  using T = {dtype};\n  using Window = conv::Window<{}, {}, {}>;\n  \
@@ -302,25 +291,25 @@ impl Job<'_> {
         let mut args = Args::default();
         args.pointer(&format!("const {dtype}"), "x", input(0));
         args.pointer(&format!("const {dtype}"), "w", input(1));
-        ending.declare(&mut args);
+        self.epilogue.declare(&mut args);
+        let join = split.declare(self.epilogue.acc, &mut args);
         let extents = geometry.declare(&mut args);
         let group = if geometry.groups == 1 { String::new() } else { format!(" / {}", geometry.groups) };
         let taps = if geometry.taps() == 1 { String::new() } else { format!(" * {}", geometry.taps()) };
-        let parts = ending.declare_extents(sums, &format!("channels{group}{taps}"), &mut args);
+        let k_per_split = split.declare_k(&format!("channels{group}{taps}"), &mut args);
         let entry = Entry {
             title: format!("Convolution {}: {} x {} outputs a block.", geometry.title(), kernel.bm, kernel.bn),
-            headers: &ending.headers("families/conv/kernel.cuh"),
-            declarations: std::iter::once(policy).chain(ending.declaration()).collect(),
+            headers: &self.epilogue.headers("families/conv/kernel.cuh"),
+            declarations: vec![policy, self.epilogue.text.clone()],
             threads: kernel.threads,
             call: format!(
-                "conv::{name}<Policy, {}>({{x, w, {extents},\n      {parts}}}, {})",
-                ending.name(),
-                ending.init()
+                "conv::{name}<Policy, Epi>({{x, w, {extents},\n      {k_per_split}}}, {}{join})",
+                self.epilogue.init()
             ),
         };
         Launch {
-            source: entry::source(format!("conv_{name}{}", ending.stem()), &entry, &args),
-            grid: [self.blocks(kernel.bm, kernel.bn), Expr::from(i64::from(geometry.groups)), Expr::from(split.parts)],
+            source: entry::source(format!("conv_{name}{}{}", self.epilogue.stem, split.stem()), &entry, &args),
+            grid: [self.blocks(kernel.bm, kernel.bn), Expr::from(i64::from(geometry.groups)), split.grid()],
             block: [kernel.threads, 1, 1],
             shared: kernel.shared,
             params: args.params,

@@ -196,11 +196,9 @@ impl Job<'_> {
         ] {
             args.int(name, extent);
         }
-        let headers: Vec<&str> =
-            std::iter::once("families/depthwise/kernel.cuh").chain(self.epilogue.headers.iter().copied()).collect();
         let entry = Entry {
             title: format!("Depthwise convolution {}: {rows} x {columns} outputs a thread.", geometry.title()),
-            headers: &headers,
+            headers: &self.epilogue.headers("families/depthwise/kernel.cuh"),
             declarations: vec![policy, self.epilogue.text.clone()],
             threads: PLANES_THREADS,
             call: format!(
@@ -260,12 +258,10 @@ impl Job<'_> {
         self.epilogue.declare(&mut args);
         let extents = geometry.declare(&mut args);
         let Axes { size, stride, dilation, .. } = &geometry.window;
-        let headers: Vec<&str> =
-            std::iter::once("families/depthwise/kernel.cuh").chain(self.epilogue.headers.iter().copied()).collect();
         let acc = print::memory_type(self.epilogue.acc);
         let entry = Entry {
             title: format!("Convolution {}: an output a thread.", geometry.title()),
-            headers: &headers,
+            headers: &self.epilogue.headers("families/depthwise/kernel.cuh"),
             declarations: vec![self.epilogue.text.clone()],
             threads: THREADS,
             call: format!(

@@ -3,13 +3,13 @@
 use lapidary_runtime::DType;
 
 use super::tiled::{arguments, title};
-use super::{First, Job};
+use super::{Job, Offered};
 use crate::candidate::{Answer, Launch};
 use crate::cost;
 use crate::entry::{self, Entry};
 use crate::extent::Expr;
 use crate::print;
-use crate::split::{self, Ending, Split, Sums};
+use crate::split::Split;
 
 /// How a block's threads are laid over b.
 #[derive(Clone, Copy)]
@@ -61,14 +61,12 @@ impl Job<'_> {
         }
         let along_k = p.b.transposed && !p.a.transposed;
         let vec_a = if along_k && p.vec_a(self.shapes, vec) == vec { vec } else { 1 };
-        let outputs = p.outputs();
-        let sums = Sums { count: &outputs, inner: &Expr::from(1i64), channels: &p.n };
-        let blocks = p.n.ceil_div(&Expr::from(i64::from(bn))) * p.batches();
+        let threads = 32 * warps;
+        let blocks = self.blocks(rows, bn);
         // What the block takes of K in one go; a part of a split is several of these.
         let stride = if p.b.transposed { 32 * warps * vec } else { warps * 32 / columns * 4 };
-        let limits = self.arch.limits();
-        for split in split::splits(limits, self.shapes, self.typical(&blocks), &p.k, stride, &sums) {
-            let ending = Ending::new(&p.epilogue, &split);
+        let sums = (rows * bn).next_multiple_of(threads);
+        for split in self.splits([rows, bn, stride], sums, threads) {
             let policy = format!(
                 "struct Policy {{\n  using T = {};\n  static constexpr int M = {rows}, VEC = {vec}, VEC_A = {vec_a}, \
                  WARPS = {warps}, COLS = {columns}, \
@@ -77,26 +75,26 @@ impl Job<'_> {
                 p.a.transposed,
                 p.b.transposed
             );
-            let (args, params) = arguments(p, &ending, [p.a.dtype, p.b.dtype].map(print::memory_type));
+            let (args, call) = arguments(p, &split, [p.a.dtype, p.b.dtype].map(print::memory_type));
             let entry = Entry {
                 title: title(p, rows, bn),
-                headers: &ending.headers("families/gemm/kernel.cuh"),
-                declarations: std::iter::once(policy).chain(ending.declaration()).collect(),
-                threads: 32 * warps,
-                call: format!("gemm::gemv<Policy, {}>({params}, {})", ending.name(), ending.init()),
+                headers: &p.epilogue.headers("families/gemm/kernel.cuh"),
+                declarations: vec![policy, p.epilogue.text.clone()],
+                threads,
+                call: format!("gemm::gemv<Policy, Epi>({call})"),
             };
-            let first = First {
+            let offered = Offered {
                 key: format!("{name}x{}", split.parts),
                 launch: Launch {
-                    source: entry::source(format!("gemm_gemv{}", ending.stem()), &entry, &args),
-                    grid: [blocks.clone(), Expr::from(1i64), Expr::from(split.parts)],
-                    block: [32 * warps, 1, 1],
+                    source: entry::source(format!("gemm_gemv{}{}", p.epilogue.stem, split.stem()), &entry, &args),
+                    grid: [blocks.clone(), Expr::from(1i64), split.grid()],
+                    block: [threads, 1, 1],
                     shared: 0,
                     params: args.params,
                 },
                 microseconds: self.gemv_time(&split, self.typical(&blocks), stride, rows),
             };
-            self.offer(first, &split, answer);
+            self.offer(offered, &split, answer);
         }
     }
 
@@ -112,6 +110,7 @@ impl Job<'_> {
         let rounds = self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(stride)))) as f64;
         let waves = (blocks * split.parts) as f64 / (f64::from(limits.sms) * 4.0);
         let latency = rounds * round * waves.ceil().max(1.0) / (limits.clock * 1e3);
-        cost::LAUNCH + 0.6 + cost::overlapped(memory, arithmetic.max(latency))
+        let join = split.join_time(limits, cost::Clocks::default(), self.product.epilogue.acc);
+        cost::LAUNCH + 0.6 + cost::overlapped(memory, arithmetic.max(latency)) + join
     }
 }

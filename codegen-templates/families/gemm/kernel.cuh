@@ -4,7 +4,7 @@
 //   gemm::mma    tensor cores: f16, bf16, tf32, FP32 accumulate, cp.async pipeline
 //   gemm::simt   scalar units: f32 (true FP32), f64, integers, any mix that Acc holds
 //   gemm::gemv   m <= 8, bound by reading B once
-//   splitk_reduce (epilogue.cuh) finishes a product whose K was split over gridDim.z
+// K may be split over gridDim.z: the last CTA of a tile to finish adds the parts (join.cuh).
 // C is contiguous. A is stored [m, k] or, with TRANS_A, [k, m]; B [k, n] or, with TRANS_B, [n, k].
 // Not here: convolution, wgmma, the choice of a policy.
 #pragma once
@@ -15,7 +15,7 @@ namespace lapidary::gemm {
 
 // Extents and strides are in elements. A batch stride of 0 broadcasts that operand over the axis;
 // absent batch axes have extent 1. k_per_split is k, or a multiple of BK when gridDim.z > 1, and
-// then the epilogue is PartialSums and split z writes from y + z * slice on.
+// then the body is given Parts.
 template <class TA, class TB>
 struct Params {
   const TA* a;
@@ -25,7 +25,6 @@ struct Params {
   int batch[3];
   i64 a_stride[3], b_stride[3];
   int k_per_split;
-  i64 slice;
 };
 
 struct Map {
@@ -60,12 +59,6 @@ LAPIDARY_FN Work<TA, TB> work_of(const Params<TA, TB>& p) {
           min(p.k, k_begin + p.k_per_split),
           Map{p.m, p.n, static_cast<i64>(batch) * p.m * p.n}};
 }
-template <class Epi>
-LAPIDARY_FN typename Epi::Params slice_of(typename Epi::Params e, i64 slice) {
-  e.y += blockIdx.z * slice;
-  return e;
-}
-
 // Policy: T, BM, BN, BK, WM, WN, STAGES, TRANS_A, TRANS_B, VEC_A, VEC_B, VEC_C, BAND.
 template <class Policy>
 struct Mma {
@@ -81,8 +74,8 @@ struct Mma {
   using LoaderA = Loader<typename Tile::ATile, SourceA, Policy::VEC_A * int(sizeof(T))>;
   using LoaderB = Loader<typename Tile::BTile, SourceB, Policy::VEC_B * int(sizeof(T))>;
 
-  template <class Epi>
-  static LAPIDARY_FN void run(const Params<T, T>& p, const typename Epi::Params& e) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void run(const Params<T, T>& p, const typename Epi::Params& e, const Join& with) {
     const Work<T, T> w = work_of<Policy::BM, Policy::BN, Policy::BAND>(p);
     const int m0 = w.tile.m * Policy::BM, n0 = w.tile.n * Policy::BN;
     u8* smem = dynamic_smem();
@@ -90,12 +83,13 @@ struct Mma {
     LoaderB b{SourceB(w.b, p.ldb, n0, p.n)};
     Tile tile;
     tile.accumulate(a, b, smem_address(smem), w.k_begin, w.k_end);
-    tile.template finish<Epi, Policy::VEC_C>(slice_of<Epi>(e, p.slice), w.map, smem, m0, n0);
+    if (!tile.join(with)) return;
+    tile.template finish<Epi, Policy::VEC_C>(e, w.map, smem, m0, n0);
   }
 };
-template <class Policy, class Epi>
-LAPIDARY_FN void mma(const Params<typename Policy::T, typename Policy::T>& p, const typename Epi::Params& e) {
-  Mma<Policy>::template run<Epi>(p, e);
+template <class Policy, class Epi, class Join = Whole>
+LAPIDARY_FN void mma(const Params<typename Policy::T, typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+  Mma<Policy>::template run<Epi>(p, e, with);
 }
 
 // Policy: TA, TB, A (accumulator), BM, BN, BK, TM, TN, TRANS_A, TRANS_B, VEC_A, VEC_B, VEC_C, BAND.
@@ -112,8 +106,8 @@ struct Simt {
   using SourceA = MatrixSource<TA, CoverA, Policy::VEC_A, !Policy::TRANS_A>;
   using SourceB = MatrixSource<TB, CoverB, Policy::VEC_B, Policy::TRANS_B>;
 
-  template <class Epi>
-  static LAPIDARY_FN void run(const Params<TA, TB>& p, const typename Epi::Params& e) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void run(const Params<TA, TB>& p, const typename Epi::Params& e, const Join& with) {
     __shared__ __align__(16) A smem[Tile::SMEM_BYTES / sizeof(A)];
     const Work<TA, TB> w = work_of<Policy::BM, Policy::BN, Policy::BAND>(p);
     const int m0 = w.tile.m * Policy::BM, n0 = w.tile.n * Policy::BN;
@@ -121,12 +115,13 @@ struct Simt {
     WideningLoader<A, SourceB, Tile::B_STRIDE> b{SourceB(w.b, p.ldb, n0, p.n)};
     Tile tile;
     tile.accumulate(a, b, smem, w.k_begin, w.k_end);
-    tile.template finish<Epi, Policy::VEC_C>(slice_of<Epi>(e, p.slice), w.map, m0, n0);
+    if (!tile.join(with)) return;
+    tile.template finish<Epi, Policy::VEC_C>(e, w.map, m0, n0);
   }
 };
-template <class Policy, class Epi>
-LAPIDARY_FN void simt(const Params<typename Policy::TA, typename Policy::TB>& p, const typename Epi::Params& e) {
-  Simt<Policy>::template run<Epi>(p, e);
+template <class Policy, class Epi, class Join = Whole>
+LAPIDARY_FN void simt(const Params<typename Policy::TA, typename Policy::TB>& p, const typename Epi::Params& e, const Join& with = {}) {
+  Simt<Policy>::template run<Epi>(p, e, with);
 }
 
 // Policy: T, M (rows held in registers: 1, 2, 4 or 8; m <= M), TRANS_A, TRANS_B, VEC (elements one
@@ -155,24 +150,34 @@ struct Gemv {
     return r;
   }
 
-  // Sums over the warps in their order and stores. sums[w][i * BN + j] is warp w's share of (i, j).
-  template <class Epi>
-  static LAPIDARY_FN void finish(const Params<T, T>& p, const typename Epi::Params& e, const Map& map, const float (&sums)[WARPS][ROWS], int n0) {
+  // Sums over the warps in their order, joins, and stores. sums[w][i * BN + j] is warp w's share of (i, j).
+  template <class Epi, class Join>
+  static LAPIDARY_FN void finish(const Params<T, T>& p, const typename Epi::Params& e, const Join& with, const Map& map, const float (&sums)[WARPS][ROWS], int n0) {
+    constexpr int EACH = ceil_div(ROWS, THREADS);
     __syncthreads();
-    const typename Epi::Params out = slice_of<Epi>(e, p.slice);
-    for (int r = static_cast<int>(threadIdx.x); r < ROWS; r += THREADS) {
-      const int i = r / BN, n = n0 + r % BN;
-      if (i >= p.m || n >= p.n) continue;
-      float total[1] = {0.f};
+    float total[EACH];
 #pragma unroll
-      for (int w = 0; w < WARPS; ++w) total[0] += sums[w][r];
-      emit<Epi, 1, 1>(out, total, map.row(i) + n, n);
+    for (int q = 0; q < EACH; ++q) {
+      const int r = static_cast<int>(threadIdx.x) + q * THREADS;
+      total[q] = 0.f;
+      if (r >= ROWS) continue;
+#pragma unroll
+      for (int w = 0; w < WARPS; ++w) total[q] += sums[w][r];
+    }
+    if (!with.template join<THREADS>(total)) return;
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+      const int r = static_cast<int>(threadIdx.x) + q * THREADS;
+      const int i = r / BN, n = n0 + r % BN;
+      if (r >= ROWS || i >= p.m || n >= p.n) continue;
+      const float one[1] = {total[q]};
+      emit<Epi, 1, 1>(e, one, map.row(i) + n, n);
     }
   }
 
   // B [n, k]: a warp's lanes walk along K, each warp takes every WARPS-th run of 32 * VEC.
-  template <class Epi>
-  static LAPIDARY_FN void along_k(const Params<T, T>& p, const typename Epi::Params& e, float (&sums)[WARPS][ROWS]) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void along_k(const Params<T, T>& p, const typename Epi::Params& e, const Join& with, float (&sums)[WARPS][ROWS]) {
     constexpr int COLS = BN;
     const Work<T, T> w = work_of<M, BN, 1>(p);
     const int n0 = w.tile.n * BN, lane = lane_id(), warp = warp_id();
@@ -209,12 +214,12 @@ struct Gemv {
         for (int d = 16; d > 0; d /= 2) acc[i][j] += __shfl_xor_sync(0xffffffffu, acc[i][j], d);
         if (lane == 0) sums[warp][i * COLS + j] = acc[i][j];
       }
-    finish<Epi>(p, e, w.map, sums, n0);
+    finish<Epi>(p, e, with, w.map, sums, n0);
   }
 
   // B [k, n]: LANES lanes side by side read one row of B; lane groups and warps take rows in turn.
-  template <class Epi>
-  static LAPIDARY_FN void along_n(const Params<T, T>& p, const typename Epi::Params& e, float (&sums)[WARPS][ROWS]) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void along_n(const Params<T, T>& p, const typename Epi::Params& e, const Join& with, float (&sums)[WARPS][ROWS]) {
     constexpr int LANES = Policy::LANES, GROUPS = 32 / LANES;
     const Work<T, T> w = work_of<M, BN, 1>(p);
     const int n0 = w.tile.n * BN, lane = lane_id(), warp = warp_id();
@@ -247,22 +252,22 @@ struct Gemv {
         for (int d = 16; d >= LANES; d /= 2) acc[i][q] += __shfl_xor_sync(0xffffffffu, acc[i][q], d);
         if (lane < LANES) sums[warp][i * BN + col + q] = acc[i][q];
       }
-    finish<Epi>(p, e, w.map, sums, n0);
+    finish<Epi>(p, e, with, w.map, sums, n0);
   }
 
-  template <class Epi>
-  static LAPIDARY_FN void run(const Params<T, T>& p, const typename Epi::Params& e) {
+  template <class Epi, class Join>
+  static LAPIDARY_FN void run(const Params<T, T>& p, const typename Epi::Params& e, const Join& with) {
     __shared__ float sums[WARPS][ROWS];
     if constexpr (Policy::TRANS_B) {
-      along_k<Epi>(p, e, sums);
+      along_k<Epi>(p, e, with, sums);
     } else {
-      along_n<Epi>(p, e, sums);
+      along_n<Epi>(p, e, with, sums);
     }
   }
 };
-template <class Policy, class Epi>
-LAPIDARY_FN void gemv(const Params<typename Policy::T, typename Policy::T>& p, const typename Epi::Params& e) {
-  Gemv<Policy>::template run<Epi>(p, e);
+template <class Policy, class Epi, class Join = Whole>
+LAPIDARY_FN void gemv(const Params<typename Policy::T, typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+  Gemv<Policy>::template run<Epi>(p, e, with);
 }
 
 }  // namespace lapidary::gemm

@@ -10,11 +10,11 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Conv, Math};
 
 use crate::arch::Arch;
-use crate::candidate::{Answer, Candidate, Launch, Refusal, Shapes};
+use crate::candidate::{Answer, Candidate, Launch, Shapes};
 use crate::epilogue::Epilogue;
 use crate::problem::{Kind, Problem};
 use crate::program::Program;
-use crate::split::{self, Split, Sums};
+use crate::split::{self, Split, Tiles};
 use crate::{Expr, cost, tile};
 
 use product::Product;
@@ -99,8 +99,8 @@ struct Job<'a> {
     shapes: &'a Shapes<'a>,
 }
 
-/// The kernel that a candidate begins with, and what it takes.
-struct First {
+/// A candidate's kernel, and what it takes.
+struct Offered {
     key: String,
     launch: Launch,
     microseconds: f64,
@@ -127,34 +127,28 @@ impl Job<'_> {
         let a = matrix(&p.m, p.batch.iter().any(|axis| !axis.a_stride.is(0))) * f64::from(tile::bytes(p.a.dtype));
         let b = matrix(&p.n, p.batch.iter().any(|axis| !axis.b_stride.is(0))) * f64::from(tile::bytes(p.b.dtype));
         let outputs = self.typical(&p.outputs()) as f64;
-        let c = if split.parts == 1 {
-            outputs * f64::from(tile::bytes(p.epilogue.out)) * (1 + p.epilogue.full_reads()) as f64
-        } else {
-            outputs * f64::from(tile::bytes(p.epilogue.acc)) * split.parts as f64
-        };
-        a + b + c
+        let c = outputs * f64::from(tile::bytes(p.epilogue.out)) * (1 + p.epilogue.full_reads()) as f64;
+        let sums = split.workspace(p.epilogue.acc).map_or(0, |bytes| self.typical(&bytes)) as f64;
+        a + b + c + sums
     }
 
-    /// Adds a candidate: the kernel, and behind it the reduction where K is split.
-    fn offer(&self, first: First, split: &Split, answer: &mut Answer) {
-        let outputs = self.product.outputs();
-        let limits = self.arch.limits();
-        let epilogue = &self.product.epilogue;
-        let blocks = self.shapes.max(&first.launch.grid[0]);
+    /// How K may be divided among tiles of `bm` by `bn`, of which a block of `threads` holds `sums`.
+    fn splits(&self, [bm, bn, step]: [u32; 3], sums: u32, threads: u32) -> Vec<Split> {
+        let tiles = Tiles { count: self.blocks(bm, bn), sums, threads };
+        let acc = self.product.epilogue.acc;
+        split::splits(self.arch.limits(), self.shapes, tiles, &self.product.k, step, acc)
+    }
+
+    /// Adds a candidate.
+    fn offer(&self, kernel: Offered, split: &Split, answer: &mut Answer) {
+        let Offered { key, launch, microseconds: cost } = kernel;
+        let blocks = self.shapes.max(&launch.grid[0]);
         if blocks > i64::from(i32::MAX) {
             let reason = format!("it may need {blocks} thread blocks, and a grid has at most 2^31 - 1");
-            answer.refusals.push(Refusal { key: first.key, reason });
-            return;
+            return answer.refuse(key, reason);
         }
-        let sums = Sums { count: &outputs, inner: &Expr::from(1i64), channels: &self.product.n };
-        let mut launches = vec![first.launch];
-        let mut cost = first.microseconds;
-        if split.parts > 1 {
-            launches.push(split::reduce(limits, self.shapes, epilogue, split, &sums));
-            cost += cost::reduce(limits, split.parts, self.typical(&outputs), tile::bytes(epilogue.acc));
-        }
-        let workspace = split.workspace(&sums, epilogue.acc).into_iter().collect();
-        answer.candidates.push(Candidate { key: first.key, launches, workspace, cost });
+        let workspace = split.workspace(self.product.epilogue.acc).into_iter().collect();
+        answer.candidates.push(Candidate { key, launches: vec![launch], workspace, cost });
     }
 }
 

@@ -3,13 +3,13 @@
 use lapidary_runtime::op::Math;
 
 use super::product::{Axis, BATCH_AXES, Product};
-use super::{First, Job, mma_type};
+use super::{Job, Offered, mma_type};
 use crate::candidate::{Answer, Launch};
 use crate::cost::{self, MmaType, Wave};
 use crate::entry::{self, Args, Entry, input};
 use crate::extent::Expr;
 use crate::print;
-use crate::split::{self, Ending, Split, Sums};
+use crate::split::Split;
 use crate::tile::{self, MmaTile, SIMT_TILES, SimtTile};
 
 /// Tiles for halves, the largest first.
@@ -79,9 +79,8 @@ impl Job<'_> {
             return answer.refuse(format!("gemm_mma/{}", tile.name()), reason);
         }
         let resident = cost::resident(limits, tile.threads(), tile.registers(), shared);
-        for split in self.splits(tile.bm, tile.bn, tile.bk) {
-            let ending = Ending::new(&p.epilogue, &split);
-            let vec_c = tile::vector(self.shapes, ending.out(), &[&p.n], 8);
+        for split in self.splits([tile.bm, tile.bn, tile.bk], tile.bm * tile.bn, tile.threads()) {
+            let vec_c = tile::vector(self.shapes, p.epilogue.out, &[&p.n], 8);
             let kernel = Kernel {
                 name: "mma",
                 types: format!("  using T = {dtype};\n"),
@@ -103,15 +102,15 @@ impl Job<'_> {
                 resident,
                 steps: self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(tile.bk)))),
                 step: cost::mma_step(limits, tile, kind),
-                end: cost::mma_end(tile, vec_c, ending.full_reads()),
+                end: cost::mma_end(tile, vec_c, p.epilogue.full_reads()),
                 bytes: self.bytes(&split),
             };
-            let first = First {
+            let offered = Offered {
                 key: format!("gemm_mma/{}x{}", tile.name(), split.parts),
                 launch: self.launch(&kernel, &split),
-                microseconds: wave.time(limits),
+                microseconds: split.time(limits, wave, p.epilogue.acc),
             };
-            self.offer(first, &split, answer);
+            self.offer(offered, &split, answer);
         }
     }
 
@@ -139,8 +138,7 @@ impl Job<'_> {
         let resident =
             cost::resident(limits, tile.threads(), cost::simt_registers(tile, tile::bytes(acc).div_ceil(4)), shared);
         let factors = [p.a.dtype, p.b.dtype].map(print::memory_type);
-        for split in self.splits(tile.bm, tile.bn, tile.bk) {
-            let ending = Ending::new(&p.epilogue, &split);
+        for split in self.splits([tile.bm, tile.bn, tile.bk], tile.bm * tile.bn, tile.threads()) {
             let kernel = Kernel {
                 name: "simt",
                 types: format!(
@@ -155,7 +153,7 @@ impl Job<'_> {
                 vectors: [
                     p.vec_a(self.shapes, side(p.a.transposed, tile.bm)),
                     p.vec_b(self.shapes, side(!p.b.transposed, tile.bn)),
-                    tile::vector(self.shapes, ending.out(), &[&p.n], 4),
+                    tile::vector(self.shapes, p.epilogue.out, &[&p.n], 4),
                 ],
                 check: format!("static_assert(gemm::Simt<Policy>::THREADS == {}, \"as launched\");", tile.threads()),
                 threads: tile.threads(),
@@ -167,29 +165,21 @@ impl Job<'_> {
                 resident,
                 steps: self.typical(&split.k_per_split.ceil_div(&Expr::from(i64::from(tile.bk)))),
                 step: cost::simt_step(tile, cost::scalar_rate(limits, self.arch.sm, acc)),
-                end: cost::simt_end(tile, ending.full_reads()),
+                end: cost::simt_end(tile, p.epilogue.full_reads()),
                 bytes: self.bytes(&split),
             };
-            let first = First {
+            let offered = Offered {
                 key: format!("gemm_simt/{}x{}", tile.name(), split.parts),
                 launch: self.launch(&kernel, &split),
-                microseconds: wave.time(limits),
+                microseconds: split.time(limits, wave, p.epilogue.acc),
             };
-            self.offer(first, &split, answer);
+            self.offer(offered, &split, answer);
         }
-    }
-
-    fn splits(&self, bm: u32, bn: u32, bk: u32) -> Vec<Split> {
-        let outputs = self.product.outputs();
-        let sums = Sums { count: &outputs, inner: &Expr::from(1i64), channels: &self.product.n };
-        let blocks = self.typical(&self.blocks(bm, bn));
-        split::splits(self.arch.limits(), self.shapes, blocks, &self.product.k, bk, &sums)
     }
 
     fn launch(&self, kernel: &Kernel<'_>, split: &Split) -> Launch {
         let p = self.product;
         let Kernel { name, vectors: [vec_a, vec_b, vec_c], .. } = kernel;
-        let ending = Ending::new(&p.epilogue, split);
         let policy = format!(
             "struct Policy {{\n{}{}  static constexpr int VEC_A = {vec_a}, VEC_B = {vec_b}, VEC_C = {vec_c}, BAND = \
              {};\n  static constexpr bool TRANS_A = {}, TRANS_B = {};\n}};\n{}",
@@ -200,17 +190,17 @@ impl Job<'_> {
             p.b.transposed,
             kernel.check
         );
-        let (args, params) = arguments(p, &ending, kernel.factors);
+        let (args, call) = arguments(p, split, kernel.factors);
         let entry = Entry {
             title: title(p, kernel.bm, kernel.bn),
-            headers: &ending.headers("families/gemm/kernel.cuh"),
-            declarations: std::iter::once(policy).chain(ending.declaration()).collect(),
+            headers: &p.epilogue.headers("families/gemm/kernel.cuh"),
+            declarations: vec![policy, p.epilogue.text.clone()],
             threads: kernel.threads,
-            call: format!("gemm::{name}<Policy, {}>({params}, {})", ending.name(), ending.init()),
+            call: format!("gemm::{name}<Policy, Epi>({call})"),
         };
         Launch {
-            source: entry::source(format!("gemm_{name}{}", ending.stem()), &entry, &args),
-            grid: [self.blocks(kernel.bm, kernel.bn), Expr::from(1i64), Expr::from(split.parts)],
+            source: entry::source(format!("gemm_{name}{}{}", p.epilogue.stem, split.stem()), &entry, &args),
+            grid: [self.blocks(kernel.bm, kernel.bn), Expr::from(1i64), split.grid()],
             block: [kernel.threads, 1, 1],
             shared: kernel.shared,
             params: args.params,
@@ -227,12 +217,13 @@ pub(super) fn title(p: &Product, bm: u32, bn: u32) -> String {
     format!("Matrix product y[m, n] = {a} {b}, {bm} x {bn} outputs a block.")
 }
 
-/// The parameters of an entry, and the initializer of `gemm::Params`.
-pub(super) fn arguments(p: &Product, ending: &Ending<'_>, factors: [&str; 2]) -> (Args, String) {
+/// The parameters of an entry, and the arguments of the body.
+pub(super) fn arguments(p: &Product, split: &Split, factors: [&str; 2]) -> (Args, String) {
     let mut args = Args::default();
     args.pointer(&format!("const {}", factors[0]), "a", input(p.a.input));
     args.pointer(&format!("const {}", factors[1]), "b", input(p.b.input));
-    ending.declare(&mut args);
+    p.epilogue.declare(&mut args);
+    let join = split.declare(p.epilogue.acc, &mut args);
     args.int("m", &p.m);
     args.int("n", &p.n);
     args.int("k", &p.k);
@@ -253,13 +244,12 @@ pub(super) fn arguments(p: &Product, ending: &Ending<'_>, factors: [&str; 2]) ->
         }
     }
     let [extents, a_strides, b_strides] = lists.map(|list| format!("{{{}}}", list.join(", ")));
-    let outputs = p.outputs();
-    let sums = Sums { count: &outputs, inner: &Expr::from(1i64), channels: &p.n };
-    let split = ending.declare_extents(&sums, "k", &mut args);
+    let k_per_split = split.declare_k("k", &mut args);
     let (lda, ldb) = (p.lda().1, p.ldb().1);
-    let params = format!(
+    let call = format!(
         "{{a, b, m, n, k, /*lda*/ {lda}, /*ldb*/ {ldb},\n      /*batch*/ {extents}, /*a_stride*/ {a_strides}, \
-         /*b_stride*/ {b_strides},\n      {split}}}"
+         /*b_stride*/ {b_strides},\n      {k_per_split}}}, {}{join}",
+        p.epilogue.init()
     );
-    (args, params)
+    (args, call)
 }

@@ -170,7 +170,12 @@ fn into_scratch(mut launch: Launch) -> Launch {
         *param = match param {
             Param::Output(..) => Param::Workspace(0, Expr::constant(0)),
             Param::Workspace(k, at) => Param::Workspace(*k + 1, at.clone()),
-            Param::Input(..) | Param::I32(_) | Param::I64(_) | Param::F32(_) | Param::Handle(_) => continue,
+            Param::Input(..)
+            | Param::Counters(_)
+            | Param::I32(_)
+            | Param::I64(_)
+            | Param::F32(_)
+            | Param::Handle(_) => continue,
         };
     }
     launch

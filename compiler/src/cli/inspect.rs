@@ -197,6 +197,7 @@ fn summary(plan: &TargetPlan) -> Value {
         "kernels": plan.kernels.kernels.len(),
         "weight_bytes": plan.plan.weight_bytes,
         "derived_bytes": plan.plan.derived_bytes,
+        "counter_bytes": plan.plan.counter_bytes,
         "arena_bytes": arenas,
     })
 }
@@ -260,7 +261,8 @@ fn describe(program: &Program, id: lapidary::lower::TensorId) -> String {
         Residency::Derived => "derived ",
         Residency::Arena => "",
     };
-    format!("{place}{} {}{:?}", tensor.name, tensor.ty.dtype, tensor.ty.dims)
+    let at = tensor.at.as_ref().map_or_else(String::new, |at| format!(" at byte {at}"));
+    format!("{place}{} {}{:?}{at}", tensor.name, tensor.ty.dtype, tensor.ty.dims)
 }
 
 fn line(step: &Value) -> String {

@@ -101,9 +101,9 @@ impl Printer<'_> {
              pub static PLAN: PlanTables<'static> = PlanTables {{\n    \
              name: {:?},\n    target: {target},\n    symbols: SYMBOLS,\n    profiles: PROFILES,\n    slots: SLOTS,\n    \
              constraints: CONSTRAINTS,\n    inputs: INPUTS,\n    outputs: OUTPUTS,\n    run_count: {run_count},\n    \
-             tensors: TENSORS,\n    weight_bytes: {},\n    derived_bytes: {},\n    segments: {segments},\n    kernels: KERNELS,\n    \
+             tensors: TENSORS,\n    weight_bytes: {},\n    derived_bytes: {},\n    counter_bytes: {},\n    segments: {segments},\n    kernels: KERNELS,\n    \
              images: IMAGES,\n}};",
-            tables.name, tables.weight_bytes, tables.derived_bytes
+            tables.name, tables.weight_bytes, tables.derived_bytes, tables.counter_bytes
         );
         self.line(&text);
     }

@@ -10,6 +10,7 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{self, Arg, Axes, Instr, MAX_RANK, Scalar, ScalarOp};
 use lapidary_runtime::table::ConstraintKind;
 
+use super::eval::{self, Tensor};
 use super::ops::{Op, known};
 use super::patch::{infer_on, record};
 use super::{Constant, Expr, Graph, Known, Origin, Program, Type, ValueId};
@@ -78,6 +79,12 @@ impl<'g> Builder<'g> {
     /// The bytes of a value that is a constant.
     pub fn constant_bytes(&self, value: ValueId) -> Option<Bytes> {
         self.graph.constant(value).map(|constant| constant.bytes.clone())
+    }
+
+    /// The elements of a value that is small and follows from constants alone.
+    pub fn constant_value(&self, value: ValueId) -> Option<Tensor> {
+        const MOST_ELEMENTS: i64 = 4096;
+        eval::constant(self.graph, value, MOST_ELEMENTS)
     }
 
     /// The one element of a constant of one element, of any type but the sub-byte ones.

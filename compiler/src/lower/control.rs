@@ -50,7 +50,7 @@ impl Lowering<'_> {
             for ((_, value), result) in region.outputs().iter().zip(&results) {
                 if let Some(result) = result {
                     let from = self.tensor(region, *value, &mut inside);
-                    self.copy(from, *result, inner);
+                    self.copy(from, *result, self.copied_to(*result), inner);
                 }
             }
             inner
@@ -147,10 +147,10 @@ impl Lowering<'_> {
             })
             .collect();
         let rows: Vec<(TensorId, TensorId)> =
-            rows.into_iter().map(|(row, all)| (self.apart(row, &carry, inner), all)).collect();
+            rows.into_iter().map(|(row, all)| (self.row(row, &carry, inner), all)).collect();
         for (from, state) in next {
             if self.buffer_of(from) != self.buffer_of(state) {
-                self.copy(from, state, inner);
+                self.copy(from, state, self.copied_to(state), inner);
             }
         }
         let rounds = self.is_graph().then(|| self.rounds([condition, limit].map(|at| at.is_some()), most, &rows));
@@ -181,13 +181,24 @@ impl Lowering<'_> {
     fn number(&mut self) -> TensorId {
         let ty = Type { dtype: DType::I64, dims: Vec::new() };
         let buffer = self.add_buffer(Residency::Arena, &ty);
-        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer })
+        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer, at: None })
     }
 
     /// The tensor, or a copy of it where it lies in the buffer of something that is carried.
     fn apart(&mut self, tensor: TensorId, carry: &[(TensorId, Next)], segment: SegmentId) -> TensorId {
         let is_state = carry.iter().any(|(state, _)| self.buffer_of(*state) == self.buffer_of(tensor));
         if is_state { self.duplicate(tensor, segment) } else { tensor }
+    }
+
+    /// A row that fills a buffer of its own, as it is collected whole.
+    fn row(&mut self, row: TensorId, carry: &[(TensorId, Next)], segment: SegmentId) -> TensorId {
+        let is_part = self.program.tensor(row).at.is_some();
+        if is_part { self.duplicate(row, segment) } else { self.apart(row, carry, segment) }
+    }
+
+    /// What a copy of the compiler's own is labelled.
+    fn copied_to(&self, tensor: TensorId) -> String {
+        format!("copy to {}", self.program.tensor(tensor).name)
     }
 
     /// A buffer for what a loop carries, filled with its first value.
@@ -199,8 +210,8 @@ impl Lowering<'_> {
     fn duplicate(&mut self, from: TensorId, segment: SegmentId) -> TensorId {
         let tensor = self.program.tensor(from).clone();
         let buffer = self.add_buffer(Residency::Arena, &tensor.ty);
-        let copy = self.push_tensor(super::Tensor { buffer, ..tensor });
-        self.copy(from, copy, segment);
+        let copy = self.push_tensor(super::Tensor { buffer, at: None, ..tensor });
+        self.copy(from, copy, self.copied_to(copy), segment);
         copy
     }
 
@@ -217,7 +228,7 @@ impl Lowering<'_> {
         let ty = Type { dtype: scalar.dtype, dims: Vec::new() };
         let constant = Constant { bytes: scalar_bytes(scalar).into(), initializer: None };
         let buffer = self.add_buffer(Residency::Weight(constant), &ty);
-        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer })
+        self.push_tensor(super::Tensor { name: "round".into(), ty, buffer, at: None })
     }
 
     /// The number behind the one in `state`.
@@ -230,7 +241,7 @@ impl Lowering<'_> {
         let problem =
             Problem { kind: Kind::Pointwise(program), inputs: vec![Some(ty.clone())], outputs: vec![Some(ty.clone())] };
         let buffer = self.add_buffer(Residency::Arena, &ty);
-        let next = self.push_tensor(super::Tensor { buffer, ..tensor });
+        let next = self.push_tensor(super::Tensor { buffer, at: None, ..tensor });
         self.work(problem, vec![Some(state)], vec![Some(next)], label.to_owned(), segment);
         next
     }

@@ -8,6 +8,7 @@ mod control;
 mod counts;
 mod cpu;
 mod parallel;
+mod parts;
 mod program;
 mod views;
 
@@ -22,6 +23,7 @@ use crate::ir::{Def, Expr, Graph, Node, NodeId, Op, Type, ValueId};
 use control::Body;
 use counts::OpenCount;
 pub use cpu::cpu_op;
+use parts::Places;
 pub use program::{
     Alternatives, Buffer, BufferId, Loop, Program, Residency, Rounds, SegmentId, Step, Tensor, TensorId, Work,
 };
@@ -75,6 +77,7 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
         open: Vec::new(),
         views: BTreeMap::new(),
         done: BTreeSet::new(),
+        places: Places::default(),
         diagnostics: Diagnostics::new(),
     };
     lowering.main(graph);
@@ -97,6 +100,8 @@ struct Lowering<'g> {
     views: BTreeMap<ValueId, View>,
     /// The nodes of the graph at hand that need no steps of their own.
     done: BTreeSet<NodeId>,
+    /// What of the graph at hand is computed inside of something else.
+    places: Places,
     diagnostics: Diagnostics,
 }
 
@@ -128,7 +133,7 @@ impl Lowering<'_> {
         self.program.constraints.extend(graph.constraints.iter().map(|constraint| (segment, constraint.clone())));
     }
 
-    /// The tensor of an output: its value's own, or a copy where that is an input, a weight, or given out already.
+    /// The tensor of an output: its value's own, or a copy where that is an input, a weight, a part, or given out already.
     fn output(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
         let tensor = self.tensor(graph, value, tensors);
         let buffer = self.program.tensor(tensor).buffer;
@@ -136,24 +141,26 @@ impl Lowering<'_> {
         let mut taken = ports.chain(&self.program.run_count).map(|other| self.program.tensor(*other).buffer);
         let shared = taken.any(|other| other == buffer);
         let computed = matches!(self.program.buffer(buffer).residency, Residency::Arena);
-        if computed && !shared {
+        if computed && !shared && self.program.tensor(tensor).at.is_none() {
             return tensor;
         }
         let copy = self.arena_tensor(graph, value);
-        self.copy(tensor, copy, Program::MAIN);
+        let label = format!("copy to {}", graph.value(value).name);
+        self.copy(tensor, copy, label, Program::MAIN);
         copy
     }
 
-    fn copy(&mut self, from: TensorId, to: TensorId, segment: SegmentId) {
+    fn copy(&mut self, from: TensorId, to: TensorId, label: String, segment: SegmentId) {
         let (input, output) = (self.program.tensor(from), self.program.tensor(to));
         let problem =
             Problem { kind: Kind::Copy, inputs: vec![Some(input.ty.clone())], outputs: vec![Some(output.ty.clone())] };
-        let label = format!("copy to {}", output.name);
         self.work(problem, vec![Some(from)], vec![Some(to)], label, segment);
     }
 
     fn nodes(&mut self, graph: &Graph, tensors: &mut Tensors, segment: SegmentId) {
-        let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done));
+        let places = self.places(graph);
+        let places = std::mem::replace(&mut self.places, places);
+        let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places);
         let put_off = views::put_off(graph, self.target);
         let groups = parallel::groups(graph, self.target, &put_off);
         for id in graph.order() {
@@ -168,6 +175,8 @@ impl Lowering<'_> {
                 _ if put_off.contains(&id) => self.defer(graph, node, tensors, segment),
                 Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
                 Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
+                Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
+                Op::Slice { .. } if self.range(graph, node, tensors) => {}
                 Op::RunCount => self.run_count(graph, node, tensors),
                 Op::If { then_region, else_region } => {
                     self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
@@ -185,7 +194,7 @@ impl Lowering<'_> {
                 self.counted(graph, *value, tensors);
             }
         }
-        (self.views, self.done) = outer;
+        (self.views, self.done, self.places) = outer;
     }
 
     /// The one tensor that the runtime writes before each run.
@@ -205,8 +214,9 @@ impl Lowering<'_> {
             crate::bug!("a view without operand or result");
         };
         let operand = self.tensor(graph, *input, tensors);
-        let buffer = self.program.tensor(operand).buffer;
-        let view = self.add_tensor(graph, *output, buffer);
+        let name = graph.value(*output).name.clone();
+        let view = Tensor { name, ty: graph.ty(*output).clone(), ..self.program.tensor(operand).clone() };
+        let view = self.push_tensor(view);
         tensors.insert(*output, view);
     }
 
@@ -225,9 +235,12 @@ impl Lowering<'_> {
             .iter()
             .map(|value| {
                 let value = (*value)?;
-                let residency = if derived { Residency::Derived } else { Residency::Arena };
-                let buffer = self.add_buffer(residency, graph.ty(value));
-                let tensor = self.add_tensor(graph, value, buffer);
+                let tensor = if derived {
+                    let buffer = self.add_buffer(Residency::Derived, graph.ty(value));
+                    self.add_tensor(graph, value, buffer)
+                } else {
+                    self.arena_tensor(graph, value)
+                };
                 tensors.insert(value, tensor);
                 Some(tensor)
             })
@@ -244,8 +257,9 @@ impl Lowering<'_> {
     /// Whether a node depends on weights alone, so that it can run once at load.
     fn is_derived(&self, graph: &Graph, node: &Node, kind: &Kind, inputs: &[Option<TensorId>]) -> bool {
         let constant_operands = inputs.iter().flatten().all(|tensor| {
-            let buffer = self.program.tensor(*tensor).buffer;
-            !matches!(self.program.buffer(buffer).residency, Residency::Arena)
+            let tensor = self.program.tensor(*tensor);
+            let starts_here = tensor.at.as_ref().is_none_or(|at| at.as_const().is_some());
+            starts_here && !matches!(self.program.buffer(tensor.buffer).residency, Residency::Arena)
         });
         let constant_results =
             node.outputs.iter().flatten().all(|value| graph.ty(*value).dims.iter().all(|dim| dim.as_const().is_some()));
@@ -349,11 +363,6 @@ impl Lowering<'_> {
         tensor
     }
 
-    fn arena_tensor(&mut self, graph: &Graph, value: ValueId) -> TensorId {
-        let buffer = self.add_buffer(Residency::Arena, graph.ty(value));
-        self.add_tensor(graph, value, buffer)
-    }
-
     fn add_buffer(&mut self, residency: Residency, ty: &Type) -> BufferId {
         let bits = Expr::from(ty.dtype.bits()) * ty.count();
         self.program.buffers.push(Buffer { residency, bytes: bits.ceil_div(&Expr::constant(8)) });
@@ -367,7 +376,7 @@ impl Lowering<'_> {
     /// A tensor with the name of a value and another type.
     fn add_tensor_of(&mut self, graph: &Graph, value: ValueId, ty: Type, buffer: BufferId) -> TensorId {
         let name: Arc<str> = graph.value(value).name.clone();
-        self.push_tensor(Tensor { name, ty, buffer })
+        self.push_tensor(Tensor { name, ty, buffer, at: None })
     }
 
     fn push_tensor(&mut self, tensor: Tensor) -> TensorId {

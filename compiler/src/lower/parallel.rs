@@ -163,7 +163,7 @@ impl Lowering<'_> {
     fn joined(&mut self, parts: &[TensorId], axis: u8, ty: &Type, label: &str) -> TensorId {
         let buffer = self.add_buffer(Residency::Derived, ty);
         let name = self.program.tensor(parts[0]).name.clone();
-        let whole = self.push_tensor(super::Tensor { name, ty: ty.clone(), buffer });
+        let whole = self.push_tensor(super::Tensor { name, ty: ty.clone(), buffer, at: None });
         let inputs = parts.iter().map(|part| Some(self.program.tensor(*part).ty.clone())).collect();
         let problem = Problem { kind: Kind::Concat { axis }, inputs, outputs: vec![Some(ty.clone())] };
         let operands = parts.iter().map(|part| Some(*part)).collect();

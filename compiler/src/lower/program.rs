@@ -79,12 +79,14 @@ impl Program {
     }
 }
 
-/// A tensor: a view of a whole buffer under one type. Reshapes make several tensors of one buffer.
+/// A tensor: a view of a buffer, or a part of it, under one type. Reshapes make several tensors of one buffer.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     pub name: Arc<str>,
     pub ty: Type,
     pub buffer: BufferId,
+    /// The byte of the buffer at which a tensor begins that is a part of it; `None` views all of it.
+    pub at: Option<Expr>,
 }
 
 /// Memory that tensors view.

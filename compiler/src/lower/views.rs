@@ -159,6 +159,7 @@ impl Lowering<'_> {
             self.there(graph, *operand, tensors, segment);
         }
         match kind_of(graph, node) {
+            Some(Kind::Slice { .. }) if self.range(graph, node, tensors) => {}
             Some(kind) => self.problem(graph, node, kind, tensors, segment),
             None => self.view(graph, node, tensors),
         }

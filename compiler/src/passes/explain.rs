@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::fuse::{epilogue, matmul_transpose, norm_epilogue, pointwise, product_view};
 use super::layout;
 use super::matching::at_load;
+use super::quant::product;
 use super::report::{Apart, Kernel, Reason};
 use super::why::Why;
 use crate::diag::quoted;
@@ -87,6 +88,10 @@ fn pair(graph: &Graph, pair: &Pair) -> Option<Apart> {
         }
         (Op::Norm(..) | Op::GroupNorm(..), _) => (Reason::UnfusedNorm, behind_norm(to).to_owned()),
         (_, Op::Norm(..) | Op::GroupNorm(..)) => (Reason::UnfusedNorm, before_norm(from).to_owned()),
+        (Op::Pointwise(_), Op::MatMul(..) | Op::Conv(..)) if product::why_not(graph, consumer, at).is_some() => {
+            let why = product::why_not(graph, consumer, at).map(|why| why.text(graph)).unwrap_or_default();
+            (Reason::UnfusedQuantized, why)
+        }
         (_, Op::MatMul(..) | Op::Conv(..)) if at >= 2 => {
             (Reason::NoRule, format!("the epilogue of the {} reads it as an operand", to.name()))
         }

@@ -11,6 +11,7 @@ mod layout;
 mod limits;
 mod matching;
 pub mod precision;
+mod quant;
 mod report;
 mod why;
 
@@ -135,6 +136,26 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::reshape::rewrite),
     },
     Pass {
+        name: "quantized-move",
+        because: "a dequantization that stands right in front of its product is none; bytes are moved instead",
+        kind: Kind::Rule(quant::moves::rewrite),
+    },
+    Pass {
+        name: "quantized-pair",
+        because: "integers that were numbers for a moment are themselves",
+        kind: Kind::Rule(quant::pair::rewrite),
+    },
+    Pass {
+        name: "quantized-product",
+        because: "the operands must still be dequantized in nodes of their own, and scales still stand behind products",
+        kind: Kind::Rule(quant::product::rewrite),
+    },
+    Pass {
+        name: "quantized-bias",
+        because: "a bias with the scale of the sums is an integer beside them while it still stands alone",
+        kind: Kind::Rule(quant::bias::rewrite),
+    },
+    Pass {
         name: "matmul-transpose",
         because: "a product reads its operands transposed for free",
         kind: Kind::Rule(fuse::matmul_transpose::rewrite),
@@ -165,9 +186,29 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(fuse::pointwise::rewrite),
     },
     Pass {
+        name: "quantized-narrow",
+        because: "a chain that ends in bytes is one program now, which bytes are moved behind",
+        kind: Kind::Rule(quant::narrow::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "views that bytes have moved through meet others",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
+        name: "pointwise",
+        because: "what came in front of a move meets the chain there",
+        kind: Kind::Rule(fuse::pointwise::rewrite),
+    },
+    Pass {
         name: "attention",
         because: "what stands between its products is one program now, and its products have no epilogues yet",
         kind: Kind::Chain(fuse::attention::rewrite, fuse::attention::why_not),
+    },
+    Pass {
+        name: "causal",
+        because: "attention visits half of the keys where it knows the mask, and reads none",
+        kind: Kind::Rule(fuse::causal::rewrite),
     },
     Pass {
         name: "epilogue",

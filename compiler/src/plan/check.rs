@@ -2,15 +2,17 @@
 //!
 //! It knows nothing of lifetimes, and takes sizes from the tensors that view a buffer and from the chosen candidates, not
 //! from the planner. Each byte range of the shadow says which buffer wrote it last; a step may read a buffer only where
-//! all its bytes are still its own. Behind an `If` only what both branches leave is there, behind a loop what any number
+//! all its bytes are still its own. A tensor that is a part of a buffer is a range of its own: written over in part, it is
+//! gone, so parts of one buffer leave each other alone, and together fill what is read as one. Behind an `If` only what both branches leave is there, behind a loop what any number
 //! of rounds leaves.
 
 use std::collections::BTreeMap;
 
-use lapidary_templates::Expr;
+use lapidary_templates::candidate::Param;
+use lapidary_templates::{Expr, Launch};
 
 use super::{Plan, Scratch};
-use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, TensorId, Work};
+use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 use crate::select::Pick;
 
 /// What kernels may rely on: each buffer starts at a multiple of this many bytes.
@@ -39,15 +41,24 @@ pub fn check(plan: Plan) -> Result<CheckedPlan, Vec<String>> {
     if errors.is_empty() { Ok(CheckedPlan(plan)) } else { Err(errors) }
 }
 
-/// The bytes that each buffer must have in a profile: as many as the tensors that view it, or as the candidate asks for
+/// The bytes that each buffer must have in a profile: as many as the tensors that view all of it, or as the candidate asks for
 /// that uses it as scratch memory. Views have equal sizes at every shape that the constraints accept, so the least of
 /// their bounds holds for all: `[4, 16]` viewed as `[h, 16]` is no larger for an `h` that could be 64.
 fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<BufferId, u64> {
     let program = &plan.chosen.program;
     let mut wanted: Vec<(BufferId, &str, Expr)> = Vec::new();
+    for tensor in program.tensors.iter().filter(|tensor| tensor.at.is_none()) {
+        wanted.push((tensor.buffer, &tensor.name, bytes(tensor)));
+    }
     for tensor in &program.tensors {
-        let bits = Expr::from(tensor.ty.dtype.bits()) * tensor.ty.count();
-        wanted.push((tensor.buffer, &tensor.name, bits.ceil_div(&Expr::constant(8))));
+        let Some(at) = &tensor.at else { continue };
+        let end = at.clone() + bytes(tensor);
+        let mut wholes = program.tensors.iter().filter(|whole| whole.at.is_none() && whole.buffer == tensor.buffer);
+        let is_inside = program.range(at, profile).0 >= 0
+            && wholes.any(|whole| program.range(&(bytes(whole) - end.clone()), profile).0 >= 0);
+        if !is_inside {
+            errors.push(format!("{} reaches from byte {at} of {:?} to {end}", tensor.name, tensor.buffer));
+        }
     }
     for scratch in &plan.scratch {
         let Pick::Kernels(candidate) = plan.chosen.pick(scratch.segment, scratch.step) else { continue };
@@ -75,6 +86,10 @@ fn sizes(plan: &Plan, profile: usize, errors: &mut Vec<String>) -> BTreeMap<Buff
     sizes
 }
 
+fn bytes(tensor: &Tensor) -> Expr {
+    (Expr::from(tensor.ty.dtype.bits()) * tensor.ty.count()).ceil_div(&Expr::constant(8))
+}
+
 /// A memory space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
@@ -89,24 +104,20 @@ struct Shadow(BTreeMap<(Space, u64), (u64, BufferId)>);
 
 impl Shadow {
     fn write(&mut self, space: Space, start: u64, end: u64, owner: BufferId) {
+        if start >= end {
+            return;
+        }
         let overlapping: Vec<_> = self
             .0
-            .range((space, 0)..(space, end.max(start + 1)))
+            .range((space, 0)..(space, end))
             .filter(|(_, (other_end, _))| *other_end > start)
             .map(|(key, value)| (*key, *value))
             .collect();
-        for ((space, other_start), (other_end, other)) in overlapping {
-            self.0.remove(&(space, other_start));
-            if other_start < start {
-                self.0.insert((space, other_start), (start, other));
-            }
-            if other_end > end {
-                self.0.insert((space, end), (other_end, other));
-            }
+        // What is written over in part is no longer what was written there, not even the rest of it.
+        for (key, _) in overlapping {
+            self.0.remove(&key);
         }
-        if end > start {
-            self.0.insert((space, start), (end, owner));
-        }
+        self.0.insert((space, start), (end, owner));
     }
 
     fn holds(&self, space: Space, start: u64, end: u64, owner: BufferId) -> bool {
@@ -146,7 +157,7 @@ impl Replay<'_> {
                 if size != constant.bytes.len() as u64 {
                     self.error(format!("weight {id:?} has {} bytes, its tensors {size}", constant.bytes.len()));
                 }
-                self.write(id, "the weights");
+                self.write_buffer(id, "the weights");
             }
         }
         self.segment(Program::INIT);
@@ -155,10 +166,10 @@ impl Replay<'_> {
             self.error("an init step writes an activation".to_owned());
         }
         for (name, input) in &program.inputs {
-            self.write(program.tensor(*input).buffer, name);
+            self.write(*input, name);
         }
         if let Some(run_count) = program.run_count {
-            self.write(program.tensor(run_count).buffer, "the run count");
+            self.write(run_count, "the run count");
         }
         self.segment(Program::MAIN);
         for (name, output) in &program.outputs {
@@ -191,10 +202,10 @@ impl Replay<'_> {
         let label = &step.label;
         step.limit.iter().for_each(|&limit| self.read(limit, label));
         for &(_, all) in &step.rows {
-            self.write(self.plan.chosen.program.tensor(all).buffer, label);
+            self.write(all, label);
         }
         if let Some(rounds) = &step.rounds {
-            self.write(self.plan.chosen.program.tensor(rounds.round).buffer, label);
+            self.write(rounds.round, label);
         }
         let none = self.shadow.clone();
         for _ in 0..2 {
@@ -218,14 +229,17 @@ impl Replay<'_> {
         {
             self.error(format!("{}: {} needs other scratch memory", work.label, candidate.key));
         }
+        if let Pick::Kernels(candidate) = plan.chosen.pick(segment, step) {
+            candidate.launches.iter().for_each(|launch| self.counters(launch, &work.label));
+        }
         for input in work.inputs.iter().flatten() {
             self.read(*input, &work.label);
         }
         for scratch in scratch() {
-            self.write(scratch.buffer, &work.label);
+            self.write_buffer(scratch.buffer, &work.label);
         }
         for output in work.outputs.iter().flatten() {
-            self.write(plan.chosen.program.tensor(*output).buffer, &work.label);
+            self.write(*output, &work.label);
         }
         // Results and scratch must leave the operands, and each other, alone.
         for tensor in work.inputs.iter().chain(&work.outputs).flatten() {
@@ -233,6 +247,18 @@ impl Replay<'_> {
         }
         for scratch in scratch() {
             self.read_buffer(scratch.buffer, &work.label);
+        }
+    }
+
+    /// Whether the counters that a launch asks for are there. They are memory of their own, so nothing else writes them.
+    fn counters(&mut self, launch: &Launch, step: &str) {
+        for param in &launch.params {
+            let Param::Counters(wanted) = param else { continue };
+            let (_, most) = self.plan.chosen.program.range(wanted, self.profile);
+            let has = self.plan.counter_bytes / 4;
+            if u64::try_from(most.max(0)).map_or(true, |most| most > has) {
+                self.error(format!("{step}: up to {most} counters, and there are {has}"));
+            }
         }
     }
 
@@ -257,19 +283,44 @@ impl Replay<'_> {
         Some((*space, *offset, offset + size))
     }
 
-    fn write(&mut self, id: BufferId, step: &str) {
+    /// The range of a tensor. Where parts of a buffer meet, the end of one and the start of the next are one formula, and
+    /// so have one bound.
+    fn range(&mut self, id: TensorId, step: &str) -> Option<(Space, u64, u64)> {
+        let program = &self.plan.chosen.program;
+        let tensor = program.tensor(id);
+        let (space, start, end) = self.place(tensor.buffer, step)?;
+        let Some(at) = &tensor.at else { return Some((space, start, end)) };
+        let bound = |expr: &Expr| {
+            let most = program.range(expr, self.profile).1;
+            start.saturating_add(u64::try_from(most).unwrap_or(0)).min(end)
+        };
+        Some((space, bound(at), bound(&(at.clone() + bytes(tensor)))))
+    }
+
+    fn write(&mut self, id: TensorId, step: &str) {
+        if let Some((space, start, end)) = self.range(id, step) {
+            self.shadow.write(space, start, end, self.plan.chosen.program.tensor(id).buffer);
+        }
+    }
+
+    fn write_buffer(&mut self, id: BufferId, step: &str) {
         if let Some((space, start, end)) = self.place(id, step) {
             self.shadow.write(space, start, end, id);
         }
     }
 
-    fn read(&mut self, tensor: TensorId, step: &str) {
-        let tensor = self.plan.chosen.program.tensor(tensor).clone();
-        self.read_buffer(tensor.buffer, step);
+    fn read(&mut self, id: TensorId, step: &str) {
+        let range = self.range(id, step);
+        self.intact(self.plan.chosen.program.tensor(id).buffer, range, step);
     }
 
     fn read_buffer(&mut self, id: BufferId, step: &str) {
-        if let Some((space, start, end)) = self.place(id, step)
+        let range = self.place(id, step);
+        self.intact(id, range, step);
+    }
+
+    fn intact(&mut self, id: BufferId, range: Option<(Space, u64, u64)>, step: &str) {
+        if let Some((space, start, end)) = range
             && !self.shadow.holds(space, start, end, id)
         {
             let profile = self.profile;
@@ -389,6 +440,42 @@ mod tests {
         check(plan(select_by(program, &mut |_, _| 0))).expect("a good plan");
     }
 
+    /// Two parts that are computed in their places, and a part that is read.
+    const PARTS: &str = r#"graph "g" {
+  symbol n = input 0 axis 1, 1..2..4
+  input %0 "x" f32[1, n, 64]
+  %1 "a" f32[1, n, 64] = pointwise(%0) { in f32; s0 = neg f32 in0; out s0 } from "A"
+  %2 "b" f32[1, n, 64] = pointwise(%1) { in f32; s0 = exp f32 in0; out s0 } from "B"
+  %3 "c" f32[1, 2*n, 64] = concat(%1, %2) { axis 1 } from "C"
+  %4 "d" f32[1, 1, 64] = slice(%3) { starts [0, n, 0] steps [1, 1, 1] dims [1, 1, 64] } from "S"
+  %5 "e" f32[1, 2*n, 64] = pointwise(%3, %4) { in f32 f32; s0 = add f32 in0 in1; out s0 } from "E"
+  output "e" %5
+}"#;
+
+    fn notices_in_parts(name: &str, at: &str, expected: &str) {
+        for target in ["cpu", "sm_90a"] {
+            let graph = text::parse(PARTS, &|_| None).expect("a graph");
+            let program = lower(&graph, target.parse::<Target>().expect("a target")).expect("kernels");
+            let mut plan = plan(select_by(program, &mut |_, _| 0));
+            check(plan.clone()).expect("a good plan");
+            let mut tensors = plan.chosen.program.tensors.iter_mut();
+            let part = tensors.find(|tensor| &*tensor.name == name).and_then(|tensor| tensor.at.as_mut());
+            *part.expect("a part") = at.parse().expect("a formula");
+            let errors = check(plan).map(|_| ()).expect_err(expected).join("; ");
+            assert!(errors.contains(expected), "{errors}");
+        }
+    }
+
+    #[test]
+    fn parts_that_overlap_leave_a_hole_or_reach_beyond_the_whole() {
+        notices_in_parts("b", "0", "is not intact");
+        notices_in_parts("b", "256*n - 16", "is not intact");
+        notices_in_parts("a", "256", "is not intact");
+        notices_in_parts("b", "256*n + 16", "reaches from byte");
+        notices_in_parts("a", "-16", "reaches from byte");
+        notices_in_parts("d", "512*n", "reaches from byte");
+    }
+
     /// A loop that carries a and reads the capture c in every round, and collects b.
     const LOOP: &str = r#"graph "g" {
   input %0 "x" f32[512]
@@ -443,6 +530,13 @@ mod tests {
     fn a_round_that_does_not_write_what_the_next_one_reads() {
         let forgets = |plan: &mut Plan| drop(plan.chosen.program.segments[2].remove(0));
         notices_in_loop("cpu", forgets, "is not intact");
+    }
+
+    #[test]
+    fn counters_that_are_missing_or_too_few() {
+        assert!(planned("sm_90a").counter_bytes > 0, "the graph shows nothing: no kernel with counters");
+        notices("sm_90a", |plan| plan.counter_bytes = 0, "counters, and there are 0");
+        notices("sm_90a", |plan| plan.counter_bytes -= 4, "counters, and there are");
     }
 
     #[test]

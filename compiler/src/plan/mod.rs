@@ -12,6 +12,7 @@ mod tables;
 use std::collections::BTreeMap;
 
 use lapidary_templates::Expr;
+use lapidary_templates::candidate::Param;
 
 use crate::lower::{BufferId, Program, Residency, SegmentId, Step};
 use crate::select::{Chosen, Pick};
@@ -33,6 +34,8 @@ pub struct Plan {
     /// Of each derived buffer, and of each scratch buffer of the init segment, the offset in derived memory.
     pub derived: BTreeMap<BufferId, u64>,
     pub derived_bytes: u64,
+    /// The counters that the kernels of a session share.
+    pub counter_bytes: u64,
     /// Of each arena buffer the steps between which it holds something.
     pub lifetimes: BTreeMap<BufferId, Lifetime>,
     /// Of each profile the arena.
@@ -82,6 +85,7 @@ pub fn plan(chosen: Chosen) -> Plan {
         })
         .collect();
     Plan {
+        counter_bytes: counter_bytes(&chosen),
         scratch,
         weights: weights.offsets,
         weight_bytes: weights.end,
@@ -107,6 +111,25 @@ fn scratch_of(chosen: &Chosen) -> Vec<Scratch> {
         }
     }
     scratch
+}
+
+/// As many counters as the launch that uses most of them. One launch runs at a time, and leaves them as they were.
+fn counter_bytes(chosen: &Chosen) -> u64 {
+    const WORD: u64 = 4;
+    let program = &chosen.program;
+    let most = |counters: &Expr| (0..program.profile_count()).map(|profile| program.range(counters, profile).1).max();
+    let launches = chosen.launches();
+    let counters = launches.flat_map(|launch| &launch.params).filter_map(|param| match param {
+        Param::Counters(counters) => most(counters),
+        Param::Input(..)
+        | Param::Output(..)
+        | Param::Workspace(..)
+        | Param::I32(_)
+        | Param::I64(_)
+        | Param::F32(_)
+        | Param::Handle(_) => None,
+    });
+    WORD * u64::try_from(counters.max().unwrap_or(0)).unwrap_or(0)
 }
 
 /// Lays buffers one behind the other.

@@ -81,6 +81,7 @@ impl<'b> Writer<'_, 'b> {
             tensors: bump.alloc_slice_copy(&[tensors, scratch].concat()),
             weight_bytes: plan.weight_bytes,
             derived_bytes: plan.derived_bytes,
+            counter_bytes: plan.counter_bytes,
             segments: bump.alloc_slice_copy(&segments),
             kernels: bump.alloc_slice_fill_iter(
                 self.kernels.kernels.iter().map(|kernel| Kernel { entry: bump.alloc_str(&kernel.entry) }),
@@ -132,12 +133,13 @@ impl<'b> Writer<'_, 'b> {
     fn tensor(&mut self, id: TensorId) -> Tensor<'b> {
         let tensor = self.plan.chosen.program.tensor(id);
         let dims = self.dims(&tensor.ty.dims);
-        Tensor { dtype: tensor.ty.dtype, dims, place: self.place(tensor.buffer) }
+        let at = tensor.at.as_ref().map_or(Dim::Const(0), |at| self.dim(at));
+        Tensor { dtype: tensor.ty.dtype, dims, place: self.place(tensor.buffer), at }
     }
 
     fn scratch_tensor(&mut self, scratch: &Scratch) -> Tensor<'b> {
         let dims = self.dims(std::slice::from_ref(&scratch.bytes));
-        Tensor { dtype: DType::U8, dims, place: self.place(scratch.buffer) }
+        Tensor { dtype: DType::U8, dims, place: self.place(scratch.buffer), at: Dim::Const(0) }
     }
 
     fn place(&self, buffer: BufferId) -> Place {
@@ -267,6 +269,7 @@ impl<'b> Writer<'_, 'b> {
             candidate::Param::Input(k, offset) => Param::Input(*k as u32, self.bytes(inputs, *k, offset)),
             candidate::Param::Output(k, offset) => Param::Output(*k as u32, self.bytes(outputs, *k, offset)),
             candidate::Param::Workspace(k, offset) => Param::Output(results + *k as u32, self.dim(offset)),
+            candidate::Param::Counters(_) => Param::Counters,
             candidate::Param::I32(extent) => Param::I32(self.dim(extent)),
             candidate::Param::I64(extent) => Param::I64(self.dim(extent)),
             candidate::Param::F32(value) => Param::F32(*value),

@@ -3,7 +3,7 @@
 //! Needs: a program whose every problem has an alternative (`lower` reports those without). [`select`] picks by
 //! predicted time, ties going to the candidate whose key sorts first; [`select_by`] asks its caller.
 
-use lapidary_templates::Candidate;
+use lapidary_templates::{Candidate, Launch};
 
 use crate::lower::{Alternatives, Program, SegmentId, Step, Work};
 
@@ -27,6 +27,14 @@ impl Chosen {
     /// What was picked for a step.
     pub fn pick(&self, segment: SegmentId, step: usize) -> &Pick {
         &self.picks[segment.0 as usize][step]
+    }
+
+    /// The launches of all picked candidates.
+    pub fn launches(&self) -> impl Iterator<Item = &Launch> {
+        self.picks.iter().flatten().flat_map(|pick| match pick {
+            Pick::Runtime => &[],
+            Pick::Kernels(candidate) => candidate.launches.as_slice(),
+        })
     }
 }
 

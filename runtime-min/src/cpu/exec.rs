@@ -69,13 +69,11 @@ impl<'a> Exec<'a> {
 
     /// The bytes of `tensor`, as the last run left them.
     pub fn output(&self, shapes: &Shapes<'_>, tensor: u32) -> &[u8] {
-        match self.engine.tables.tensors[tensor as usize].place {
-            Place::Arena(buffer) => {
-                let start = shapes.profile().offsets[buffer as usize] as usize;
-                &self.arena.bytes()[start..][..shapes.bytes(tensor)]
-            }
-            Place::Weight(offset) => &self.engine.weight_bytes()[offset as usize..][..shapes.bytes(tensor)],
-            Place::Derived(offset) => &self.engine.derived_bytes()[offset as usize..][..shapes.bytes(tensor)],
-        }
+        let (memory, offset) = match self.engine.tables.tensors[tensor as usize].place {
+            Place::Arena(buffer) => (self.arena.bytes(), shapes.profile().offsets[buffer as usize]),
+            Place::Weight(offset) => (self.engine.weight_bytes(), offset),
+            Place::Derived(offset) => (self.engine.derived_bytes(), offset),
+        };
+        &memory[(offset + shapes.start(tensor)) as usize..][..shapes.bytes(tensor)]
     }
 }

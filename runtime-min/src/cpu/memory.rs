@@ -40,7 +40,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// The alignment of a buffer and of every tensor.
+    /// The alignment of a buffer, and of every tensor that is not a part of another.
     pub const ALIGN: usize = 256;
 
     /// At least `bytes` zeros, which take physical memory as they are touched.
@@ -263,7 +263,7 @@ impl<'m> Memory<'m> {
             Place::Derived(offset) => (self.derived, offset),
             Place::Arena(buffer) => (self.arena, self.shapes.profile().offsets[buffer as usize]),
         };
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let offset = usize::try_from(offset.saturating_add(self.shapes.start(index))).unwrap_or(usize::MAX);
         let end = offset.saturating_add(bytes);
         assert!(end <= region.len, "tensor {index} of the plan lies outside of its memory");
         // SAFETY: just checked to stay inside of the region.

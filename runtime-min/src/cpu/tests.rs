@@ -24,13 +24,14 @@ const FIXED: PlanTables<'static> = PlanTables {
     tensors: &[],
     weight_bytes: 0,
     derived_bytes: 0,
+    counter_bytes: 0,
     segments: &[],
     kernels: &[],
     images: &[],
 };
 
 const fn tensor(dtype: DType, dims: &'static [Dim], place: Place) -> Tensor<'static> {
-    Tensor { dtype, dims, place }
+    Tensor { dtype, dims, place, at: Dim::Const(0) }
 }
 
 fn input(data: &[f32]) -> InputRef<'_> {
@@ -243,6 +244,66 @@ fn shapes_change_from_run_to_run() {
         assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), expected);
     }
     assert!(matches!(session.run(&[input(&[0.0; 1000])]), Err(Error::OutsideProfiles { .. })));
+}
+
+#[test]
+fn parts_of_a_tensor_are_written_and_read_in_their_places() {
+    // c = [-x, x + x]; y is the last element of c, negated.
+    const N: &[Dim] = &[Dim::Slot(0)];
+    const PAIR: &[Dim] = &[Dim::Slot(1)];
+    const ONE: &[Dim] = &[Dim::Const(1)];
+    const fn part(dims: &'static [Dim], at: Dim) -> Tensor<'static> {
+        Tensor { at, ..tensor(F, dims, Place::Arena(1)) }
+    }
+    const TIMES: fn(i64, i64) -> [FormulaOp; 5] = |factor, more| {
+        [FormulaOp::Const(factor), FormulaOp::Symbol(0), FormulaOp::Mul, FormulaOp::Const(more), FormulaOp::Add]
+    };
+    let (pair, second, last) = (TIMES(2, 0), TIMES(4, 0), TIMES(8, -4));
+    let tables = PlanTables {
+        symbols: &[Symbol { name: "n", source: Source::Extent { input: 0, axis: 0 } }],
+        profiles: &[Profile {
+            ranges: &[Range { min: 1, opt: 8, max: 64 }],
+            arena_bytes: 1024,
+            offsets: &[0, 256, 768],
+        }],
+        slots: &[
+            Formula { code: &[FormulaOp::Symbol(0)], text: "n" },
+            Formula { code: &pair, text: "2*n" },
+            Formula { code: &second, text: "4*n" },
+            Formula { code: &last, text: "8*n - 4" },
+        ],
+        tensors: &[
+            tensor(F, N, Place::Arena(0)),
+            part(N, Dim::Const(0)),
+            part(N, Dim::Slot(2)),
+            tensor(F, PAIR, Place::Arena(1)),
+            part(ONE, Dim::Slot(3)),
+            tensor(F, ONE, Place::Arena(2)),
+        ],
+        inputs: &[Port { name: "x", tensor: 0 }],
+        outputs: &[Port { name: "c", tensor: 3 }, Port { name: "y", tensor: 5 }, Port { name: "z", tensor: 2 }],
+        segments: &[
+            Segment { steps: &[] },
+            Segment {
+                steps: &[
+                    step(Action::Cpu(CpuOp::Pointwise(NEGATE)), &[0], &[1]),
+                    step(Action::Cpu(CpuOp::Pointwise(DOUBLE)), &[0], &[2]),
+                    step(Action::Cpu(CpuOp::Pointwise(NEGATE)), &[4], &[5]),
+                ],
+            },
+        ],
+        ..FIXED
+    };
+    let model = Model::load(&tables, Weights::borrowed(&[]), Options::default()).unwrap();
+    let mut session = model.session().unwrap();
+    for x in [&[1.0, 2.0, 3.0][..], &[5.0], &[7.0; 64]] {
+        session.run(&[input(x)]).unwrap();
+        let doubled: Vec<f32> = x.iter().map(|x| x + x).collect();
+        let pair: Vec<f32> = x.iter().map(|x| -x).chain(doubled.iter().copied()).collect();
+        assert_eq!(session.output(0).unwrap().data::<f32>().unwrap(), pair);
+        assert_eq!(session.output(1).unwrap().data::<f32>().unwrap(), [-doubled[doubled.len() - 1]]);
+        assert_eq!(session.output(2).unwrap().data::<f32>().unwrap(), doubled);
+    }
 }
 
 /// relu(x + bias + residual)

@@ -74,14 +74,27 @@ impl<'a> Engine<'a> {
         self.functions[launch.kernel as usize].as_ref().ok_or(DriverError::NotALaunch)
     }
 
-    /// Where the tensors lie, for an arena at `arena` laid out as `profile` says.
-    pub(super) fn memory(&self, arena: &DeviceBuffer, profile: usize) -> Memory<'a> {
+    /// The counters of a session on `stream`: its own, as launches of several sessions may run at once.
+    pub(super) fn counters(&self, stream: &Stream) -> Result<DeviceBuffer, Error> {
+        let bytes = usize::try_from(self.tables.counter_bytes).unwrap_or(usize::MAX);
+        DeviceBuffer::zeroed(stream, bytes).map_err(during("allocating the counters"))
+    }
+
+    /// Where the tensors lie, for an arena at `arena` laid out as the profile at hand says.
+    pub(super) fn memory<'s>(
+        &self,
+        arena: &DeviceBuffer,
+        counters: &DeviceBuffer,
+        shapes: &'s Shapes<'a>,
+    ) -> Memory<'s> {
         Memory {
             tables: self.tables,
+            shapes,
             weights: self.weights.address(),
             derived: self.derived.address(),
             arena: arena.address(),
-            offsets: self.tables.profiles[profile].offsets,
+            counters: counters.address(),
+            offsets: shapes.profile().offsets,
         }
     }
 
@@ -91,8 +104,9 @@ impl<'a> Engine<'a> {
             return Ok(());
         }
         let arena = DeviceBuffer::new(&self.device, 0).map_err(during("packing the weights"))?;
+        let counters = self.counters(stream)?;
         let shapes = Shapes::new(self.tables);
-        let memory = self.memory(&arena, 0);
+        let memory = self.memory(&arena, &counters, &shapes);
         let mut args = KernelArgs::default();
         let enqueued = run_segment(self, PlanTables::INIT, &shapes, &memory, stream, &mut args, &mut |_, _| Ok(()));
         let done = stream.synchronize().map_err(during("packing the weights"));

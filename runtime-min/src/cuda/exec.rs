@@ -29,6 +29,8 @@ pub struct Exec<'a> {
     pub(super) engine: Arc<Engine<'a>>,
     pub(super) stream: Stream,
     arena: DeviceBuffer,
+    /// What the blocks of a launch meet at; every launch leaves them zero.
+    counters: DeviceBuffer,
     inputs: Staging,
     outputs: Staging,
     args: KernelArgs,
@@ -56,6 +58,7 @@ impl<'a> Exec<'a> {
         let arena = DeviceBuffer::new(&engine.device, bytes).map_err(during("allocating the activations"))?;
         let stream = Stream::new(&engine.device).map_err(during("making a session"))?;
         Ok(Exec {
+            counters: engine.counters(&stream)?,
             stream,
             arena,
             inputs: Staging::default(),
@@ -277,7 +280,7 @@ impl<'a> Exec<'a> {
     }
 
     /// Enqueues the main segment, between the marks of the stopwatch if there is one.
-    pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'a>) -> Result<(), Error> {
+    pub(super) fn enqueue_steps(&mut self, shapes: &Shapes<'a>, memory: &Memory<'_>) -> Result<(), Error> {
         let stream = &self.stream;
         let stopwatch = self.stopwatch.as_ref();
         let mark = |event: fn(&Stopwatch) -> &Event| {
@@ -329,7 +332,7 @@ impl<'a> Exec<'a> {
     }
 
     /// Enqueues the number of the run, which lies outside of the graph: a launch of it sees what was written last.
-    pub(super) fn enqueue_run_count(&mut self, memory: &Memory<'a>) -> Result<(), Error> {
+    pub(super) fn enqueue_run_count(&mut self, memory: &Memory<'_>) -> Result<(), Error> {
         let tensor = self.engine.tables.run_count;
         if tensor != NONE {
             let words = [self.runs as u32, (self.runs >> 32) as u32];
@@ -340,8 +343,8 @@ impl<'a> Exec<'a> {
         Ok(())
     }
 
-    pub(super) fn memory(&self, shapes: &Shapes<'a>) -> Memory<'a> {
-        self.engine.memory(&self.arena, shapes.profile_index())
+    pub(super) fn memory<'s>(&self, shapes: &'s Shapes<'a>) -> Memory<'s> {
+        self.engine.memory(&self.arena, &self.counters, shapes)
     }
 }
 
@@ -378,7 +381,7 @@ pub(super) fn run_segment<'a>(
     engine: &Engine<'a>,
     segment: usize,
     shapes: &Shapes<'a>,
-    memory: &Memory<'a>,
+    memory: &Memory<'_>,
     stream: &Stream,
     args: &mut KernelArgs,
     observe: Observer<'_, 'a>,

@@ -267,6 +267,11 @@ fake_functions! {
         core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
         SUCCESS
     }
+    fn memset_d8_async(fake, to: CuDevicePtr, value: u8, bytes: usize, stream: CuStream) {
+        fake.check(to, bytes);
+        (to as *mut u8).write_bytes(value, bytes);
+        SUCCESS
+    }
     fn memset_d32_async(fake, to: CuDevicePtr, value: u32, words: usize, stream: CuStream) {
         fake.check(to, 4 * words);
         for k in 0..words {
@@ -440,6 +445,7 @@ pub fn driver() -> Driver {
         memcpy_htod_async: Some(memcpy_htod_async),
         memcpy_dtoh_async: Some(memcpy_dtoh_async),
         memcpy_dtod_async: Some(memcpy_dtod_async),
+        memset_d8_async: Some(memset_d8_async),
         memset_d32_async: Some(memset_d32_async),
         graph_create: Some(graph_create),
         graph_destroy: Some(graph_destroy),

@@ -12,9 +12,11 @@ use crate::table::{Dim, Launch, NONE, Param, Place, PlanTables, Step};
 #[derive(Clone, Copy, Debug)]
 pub struct Memory<'a> {
     pub tables: &'a PlanTables<'a>,
+    pub shapes: &'a Shapes<'a>,
     pub weights: CuDevicePtr,
     pub derived: CuDevicePtr,
     pub arena: CuDevicePtr,
+    pub counters: CuDevicePtr,
     /// The arena offset of each buffer, in the profile at hand.
     pub offsets: &'a [u64],
 }
@@ -25,21 +27,24 @@ impl Memory<'_> {
         if index == NONE {
             return 0;
         }
-        match self.tables.tensors[index as usize].place {
+        let place = match self.tables.tensors[index as usize].place {
             Place::Weight(offset) => self.weights + offset,
             Place::Derived(offset) => self.derived + offset,
             Place::Arena(buffer) => self.arena + self.offsets[buffer as usize],
-        }
+        };
+        place + self.shapes.start(index)
     }
 }
 
-/// Whether nothing of the launch depends on the caller's shapes, apart from the profile.
-pub fn is_fixed(launch: &Launch<'_>) -> bool {
+/// Whether nothing of a step's launch depends on the caller's shapes, apart from the profile.
+pub fn is_fixed(tables: &PlanTables<'_>, step: &Step<'_>, launch: &Launch<'_>) -> bool {
     let fixed = |dim: &Dim| matches!(dim, Dim::Const(_));
+    let mut tensors = step.inputs.iter().chain(step.outputs).filter(|&&tensor| tensor != NONE);
     launch.grid.iter().all(fixed)
+        && tensors.all(|&tensor| fixed(&tables.tensors[tensor as usize].at))
         && launch.params.iter().all(|param| match param {
             Param::Input(_, dim) | Param::Output(_, dim) | Param::I32(dim) | Param::I64(dim) => fixed(dim),
-            Param::F32(_) | Param::Handle(_) => true,
+            Param::Counters | Param::F32(_) | Param::Handle(_) => true,
         })
 }
 
@@ -60,6 +65,7 @@ pub fn prepare(
         match *param {
             Param::Input(k, offset) => args.address(operand(memory, shapes, step.inputs, k, offset)),
             Param::Output(k, offset) => args.address(operand(memory, shapes, step.outputs, k, offset)),
+            Param::Counters => args.address(memory.counters),
             Param::I32(dim) => {
                 let value = shapes.dim(dim);
                 args.i32(i32::try_from(value).map_err(|_| DriverError::Extent { value })?);

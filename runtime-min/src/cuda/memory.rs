@@ -37,6 +37,18 @@ impl DeviceBuffer {
         Ok(DeviceBuffer { device: device.clone(), address, len })
     }
 
+    /// Allocates `len` bytes, sets them to zero behind the stream's earlier work, and waits.
+    ///
+    /// # Errors
+    /// As [`DeviceBuffer::new`], or a failure of the work.
+    pub fn zeroed(stream: &Stream, len: usize) -> Result<DeviceBuffer, DriverError> {
+        let buffer = DeviceBuffer::new(stream.device(), len)?;
+        // SAFETY: the buffer's own bytes, which live until the wait below.
+        let filled = unsafe { stream.fill(buffer.address, 0, len) };
+        stream.synchronize()?;
+        filled.map(|()| buffer)
+    }
+
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }

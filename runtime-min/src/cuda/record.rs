@@ -53,7 +53,7 @@ impl Record {
     pub fn new<'a>(
         engine: &Engine<'a>,
         shapes: &Shapes<'a>,
-        memory: &Memory<'a>,
+        memory: &Memory<'_>,
         stream: &Stream,
         args: &mut KernelArgs,
     ) -> Result<Record, Error> {
@@ -86,12 +86,12 @@ impl Record {
         &mut self,
         engine: &Engine<'a>,
         shapes: &Shapes<'a>,
-        memory: &Memory<'a>,
+        memory: &Memory<'_>,
         args: &mut KernelArgs,
     ) -> Result<bool, Error> {
         let Nodes::Chain(nodes) = &mut self.nodes else { return Ok(false) };
         for ((step, launch), placed) in launches(recorded(engine.tables)).zip(nodes) {
-            if launch::is_fixed(launch) {
+            if launch::is_fixed(engine.tables, step, launch) {
                 continue;
             }
             let (shape, state) = place(step, launch, shapes, memory, args).map_err(during(step.label))?;

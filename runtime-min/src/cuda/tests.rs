@@ -81,7 +81,7 @@ const ADD: Action<'static> = Action::Launch(Launch {
 });
 
 const fn tensor(dims: &'static [Dim], place: Place) -> Tensor<'static> {
-    Tensor { dtype: DType::F32, dims, place }
+    Tensor { dtype: DType::F32, dims, place, at: ZERO }
 }
 
 /// derived = w * 3 (element 0 alone); y = x * 2 + w[1]; if a condition is asked for, y = -(x * 2) instead.
@@ -91,7 +91,7 @@ const TENSORS: &[Tensor<'static>] = &[
     tensor(&[N], Place::Arena(2)),
     tensor(&[Dim::Const(2)], Place::Weight(0)),
     tensor(&[Dim::Const(2)], Place::Derived(0)),
-    Tensor { dtype: DType::Bool, dims: &[], place: Place::Weight(256) },
+    Tensor { dtype: DType::Bool, dims: &[], place: Place::Weight(256), at: ZERO },
 ];
 
 const DOUBLE: Step<'static> =
@@ -173,6 +173,7 @@ const fn tables(segments: &'static [Segment<'static>]) -> PlanTables<'static> {
         tensors: TENSORS,
         weight_bytes: 260,
         derived_bytes: 8,
+        counter_bytes: 0,
         segments,
         kernels: KERNELS,
         images: IMAGES,
@@ -212,6 +213,7 @@ fn device() -> Arc<Device> {
             ("decide", 3, decide),
             ("count", 5, number),
             ("collect", 4, collect),
+            ("count_up", 4, count_up),
         ];
     });
     Device::open_with(fake::driver(), 0).expect("the fake has a device")
@@ -264,7 +266,7 @@ fn both_modes_compute_every_shape_of_every_profile() {
 
 #[test]
 fn each_run_is_told_how_many_there_were() {
-    const COUNT: Tensor<'static> = Tensor { dtype: DType::U64, dims: &[], place: Place::Arena(3) };
+    const COUNT: Tensor<'static> = Tensor { dtype: DType::U64, dims: &[], place: Place::Arena(3), at: ZERO };
     static TABLES: PlanTables<'static> = PlanTables {
         profiles: &[Profile {
             ranges: &[table::Range { min: 0, opt: 8, max: 64 }],
@@ -288,12 +290,61 @@ fn each_run_is_told_how_many_there_were() {
     }
 }
 
+/// y[i] = x[i] + the counters' value, which grows by one.
+fn count_up(call: &Call) {
+    let n = call.i64(3) as usize;
+    let counter = call.bytes(2, 4);
+    let value = u32::from_ne_bytes((&*counter).try_into().expect("four bytes"));
+    let x = call.floats(0, n).to_vec();
+    for (y, x) in call.floats(1, n).iter_mut().zip(x) {
+        *y = x + value as f32;
+    }
+    counter.copy_from_slice(&(value + 1).to_ne_bytes());
+}
+
+#[test]
+fn each_session_has_counters_of_its_own_that_begin_at_zero() {
+    const COUNTED: Step<'static> = Step {
+        action: Action::Launch(single(
+            5,
+            &[Param::Input(0, ZERO), Param::Output(0, ZERO), Param::Counters, Param::I64(N)],
+        )),
+        inputs: &[0],
+        outputs: &[2],
+        label: "counted",
+    };
+    static TABLES: PlanTables<'static> = PlanTables {
+        counter_bytes: 4,
+        kernels: &[KERNELS[0], KERNELS[1], KERNELS[2], KERNELS[3], KERNELS[4], Kernel { entry: "count_up" }],
+        images: &[Images {
+            arch: IMAGES[0].arch,
+            code: &[b"scale", b"add", b"decide", b"count", b"collect", b"count_up"],
+        }],
+        ..tables(&[Segment { steps: &[] }, Segment { steps: &[COUNTED] }])
+    };
+    for mode in [LaunchMode::Graph, LaunchMode::Stream] {
+        let mut rig = Rig::new(&TABLES, false, mode);
+        let mut other = Exec::new(rig.exec.engine.clone()).expect("memory");
+        let mut runs = 0.0;
+        // Both profiles' graphs use the same ones.
+        for n in [8, 100, 8] {
+            let expected: Vec<f32> = ramp(n).iter().map(|x| x + runs).collect();
+            assert_eq!(rig.run(&ramp(n)).expect("runs"), expected, "{mode:?}");
+            runs += 1.0;
+        }
+        std::mem::swap(&mut rig.exec, &mut other);
+        rig.shapes = Shapes::new(&TABLES);
+        assert_eq!(rig.run(&ramp(8)).expect("runs"), ramp(8), "{mode:?}: another session");
+    }
+}
+
 #[test]
 fn init_steps_fill_the_derived_memory_once() {
     let rig = Rig::new(&PLAIN_TABLES, false, LaunchMode::Graph);
     assert_eq!(with(|fake| fake.launches), 1);
     let arena = DeviceBuffer::new(rig.exec.engine.device(), 1).expect("memory");
-    let address = rig.exec.engine.memory(&arena, 0).address(4);
+    let shapes = Shapes::new(rig.exec.engine.tables);
+    let address = rig.exec.engine.memory(&arena, &arena, &shapes).address(4);
     let mut value = [0f32];
     // SAFETY: one float of the derived memory, which the fake keeps in host memory.
     unsafe { rig.exec.stream.copy_to_host(value.as_mut_ptr().cast(), address, 4) }.expect("copies");
@@ -311,6 +362,34 @@ fn a_run_waits_once_and_allocates_nothing_after_the_first() {
         }
         let after = with(|fake| (fake.waits, fake.allocations, fake.live, fake.graphs_made));
         assert_eq!((after.0 - before.0, after.1, after.2, after.3), (4, before.1, before.2, before.3), "{mode:?}");
+    }
+}
+
+/// Three times the last element of x * 2: of the second launch nothing but where its operand begins depends on n.
+#[test]
+fn a_part_moves_with_the_shapes() {
+    const LAST: &[FormulaOp] =
+        &[FormulaOp::Const(4), FormulaOp::Symbol(0), FormulaOp::Mul, FormulaOp::Const(-4), FormulaOp::Add];
+    const SLOTS: &[Formula<'static>] =
+        &[tables(PLAIN).slots[0], tables(PLAIN).slots[1], Formula { code: LAST, text: "4*n - 4" }];
+    const PARTS: &[Tensor<'static>] = &[
+        TENSORS[0],
+        TENSORS[1],
+        tensor(&[ONE], Place::Arena(2)),
+        Tensor { at: Dim::Slot(2), ..tensor(&[ONE], Place::Arena(1)) },
+    ];
+    const TRIPLE: Step<'static> =
+        Step { action: scale_launch(ONE, TIMES_3), inputs: &[3], outputs: &[2], label: "triple" };
+    static PART: PlanTables<'static> = PlanTables {
+        slots: SLOTS,
+        tensors: PARTS,
+        ..tables(&[Segment { steps: &[] }, Segment { steps: &[DOUBLE, TRIPLE] }])
+    };
+    for mode in [LaunchMode::Graph, LaunchMode::Stream] {
+        let mut rig = Rig::new(&PART, false, mode);
+        for n in [8, 3, 64, 100, 1, 128] {
+            assert_eq!(rig.run(&ramp(n)).expect("runs"), [(n - 1) as f32 * 6.0], "{mode:?}, n = {n}");
+        }
     }
 }
 
@@ -389,7 +468,7 @@ fn rounds_are_counted_and_their_rows_collected() {
         TENSORS[4],
         TENSORS[5],
         tensor(&[Dim::Const(3), N], Place::Arena(3)),
-        Tensor { dtype: DType::I64, dims: &[], place: Place::Arena(4) },
+        Tensor { dtype: DType::I64, dims: &[], place: Place::Arena(4), at: ZERO },
     ];
     const RANGES: &[table::Range] = &[table::Range { min: 0, opt: 8, max: 64 }];
     static TABLES: PlanTables<'static> = PlanTables {

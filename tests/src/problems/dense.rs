@@ -90,6 +90,14 @@ pub fn matmuls() -> Vec<(&'static str, Problem)> {
         ("f64", exact([F64; 2], ["b 64 63", "63 65", "b 64 65"], "", Tail::BiasAddRelu)),
         ("bytes", exact([U8, I8], ["b 256", "256 512", "b 512"], "", Tail::Scale)),
         ("bytes_transposed", exact([I8, I8], ["256 97", "101 256", "97 101"], "ab", Tail::BiasAddRelu)),
+        // Few outputs of long sums, which are split.
+        ("deep", exact([F16; 2], ["s 1537", "1537 72", "s 72"], "", Tail::BiasAddRelu)),
+        ("deep_dynamic", exact([BF16; 2], ["b 40 s", "24 s", "b 40 24"], "b", Tail::BiasGelu)),
+        ("deep_rows", exact([F32; 2], ["t 2050", "2050 44", "t 44"], "", Tail::BiasAddRelu)),
+        ("deep_f32", exact([F32; 2], ["3 33 1100", "1100 65", "3 33 65"], "", Tail::Scale)),
+        ("deep_f64", exact([F64; 2], ["19 700", "700 35", "19 35"], "", Tail::BiasAddRelu)),
+        ("deep_bytes", exact([I8, I8], ["b 1030", "70 1030", "b 70"], "b", Tail::Scale)),
+        ("deep_tf32", matmul([F32; 2], ["37 1027", "1027 90", "37 90"], "", Math::Tf32, Tail::BiasAddRelu)),
         ("integers", exact([I32; 2], ["2 3 4 5", "3 5 6", "2 3 4 6"], "", Tail::None)),
         ("broadcast", exact([F16; 2], ["2 1 16 32", "1 3 32 16", "2 3 16 16"], "", Tail::BiasAddRelu)),
         ("maybe_one", exact([F32; 2], ["b 8 16", "c 16 8", "bcast(b,c) 8 8"], "", Tail::None)),
@@ -165,6 +173,11 @@ pub fn convs() -> Vec<(&'static str, Problem)> {
             conv([U8, I8], ["1 16 9 9", "8 16 3 3", "1 8 9 9"], window(2, 3, 1, 1, 1), 1, Math::Exact, Tail::Scale),
         ),
         ("signed_bytes", exact(I8, ["1 16 9 9", "8 16 3 3", "1 8 9 9"], window(2, 3, 1, 1, 1), 1, Tail::Scale)),
+        ("deep_conv", exact(F16, ["b 250 7 7", "70 250 3 3", "b 70 7 7"], window(2, 3, 1, 1, 1), 1, Tail::BiasAddRelu)),
+        (
+            "deep_groups",
+            exact(F32, ["b 192 9 5", "24 96 3 3", "b 24 9 5"], window(2, 3, 1, 1, 1), 2, Tail::BiasAddRelu),
+        ),
         ("pooled", exact(F16, ["b 960 1 1", "1280 960 1 1", "b 1280 1 1"], window(2, 1, 1, 1, 0), 1, Tail::BiasGelu)),
         ("whole", exact(F32, ["b 16 7 7", "10 16 7 7", "b 10 1 1"], window(2, 7, 1, 1, 0), 1, Tail::BiasAddRelu)),
         (

@@ -22,9 +22,21 @@ pub struct Failure {
     pub why: String,
 }
 
-/// The passes behind which sums and products are formed in another order, or rounded less often.
-const ROUNDING: &[&str] =
-    &["conv-affine", "reduction", "norm", "norm-operand", "group-norm", "softmax", "attention", "norm-epilogue"];
+/// The passes behind which sums and products are formed in another order, or rounded less often. Products on integers are
+/// exact where the numbers' products and their sums were rounded, and biases join them; all else that is quantized keeps
+/// every bit.
+const ROUNDING: &[&str] = &[
+    "conv-affine",
+    "reduction",
+    "norm",
+    "norm-operand",
+    "group-norm",
+    "softmax",
+    "quantized-product",
+    "quantized-bias",
+    "attention",
+    "norm-epilogue",
+];
 
 /// What was seen, to show that the properties are not held by graphs of nothing.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +45,8 @@ pub struct Tally {
     pub nodes: usize,
     /// How often each pass fired.
     pub firings: BTreeMap<&'static str, usize>,
+    /// How many neighbours the rules looked at and left apart, by the reason's name.
+    pub near_misses: BTreeMap<&'static str, usize>,
     /// Runs compared, and those that the constraints or the evaluator refused.
     pub runs: usize,
     pub refused: usize,
@@ -46,6 +60,9 @@ impl std::ops::AddAssign for Tally {
         self.nodes += other.nodes;
         for (pass, count) in other.firings {
             *self.firings.entry(pass).or_default() += count;
+        }
+        for (reason, count) in other.near_misses {
+            *self.near_misses.entry(reason).or_default() += count;
         }
         self.runs += other.runs;
         self.refused += other.refused;
@@ -104,8 +121,12 @@ fn check_graph(graph: &Graph, recipe: &Recipe, gpu: Option<Arch>) -> Result<Tall
     for firing in &report.firings {
         *firings.entry(firing.pass).or_default() += 1;
     }
+    let mut near_misses = BTreeMap::new();
+    for apart in &report.apart {
+        *near_misses.entry(apart.reason.id()).or_default() += 1;
+    }
     let nodes = graph.node_count();
-    Ok(Tally { graphs: 1, nodes, firings, runs: runs.len(), refused, on_cuda })
+    Ok(Tally { graphs: 1, nodes, firings, near_misses, runs: runs.len(), refused, on_cuda })
 }
 
 fn verified(graph: &Graph) -> Result<(), String> {

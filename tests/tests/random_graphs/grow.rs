@@ -9,6 +9,7 @@ mod counted;
 mod dense;
 mod index;
 mod movement;
+mod quantized;
 mod region;
 mod reordered;
 mod spelled;
@@ -180,6 +181,9 @@ const KINDS: &[Kind] = &[
     spelled::reduction,
     spelled::transpose_view,
     spelled::linear,
+    quantized::matmul,
+    quantized::matmul,
+    quantized::conv,
     reordered::reordered,
 ];
 

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use check::{Failure, Tally, check};
 use lapidary::ir::text;
-use lapidary::passes::{Kind, PIPELINE, Pass};
+use lapidary::passes::{Kind, PIPELINE, Pass, Reason};
 use lapidary_templates::Arch;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -31,7 +31,7 @@ use recipe::Recipe;
 /// How many graphs are checked unless the environment says otherwise.
 const GRAPHS: u64 = if cfg!(debug_assertions) { 150 } else { 6000 };
 
-/// From so many graphs on, every rule must have fired.
+/// From so many graphs on, every rule must have fired, and every reason must have been given.
 const ENOUGH: usize = 1000;
 
 /// On a GPU, where each graph has kernels to compile.
@@ -77,12 +77,16 @@ fn random_graphs_hold() {
     let (tally, failures) = found.into_inner().expect("no panic");
     println!("{tally:?}");
     tally.firings.iter().for_each(|(pass, count)| println!("{count:>7} {pass}"));
+    tally.near_misses.iter().for_each(|(reason, count)| println!("{count:>7} left apart: {reason}"));
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     let ran = tally.runs - tally.refused;
     let fires = |pass: &&Pass| tally.firings.get(pass.name).is_some_and(|fired| fired * 100 >= tally.graphs);
     let rules = || PIPELINE.iter().filter(|pass| matches!(pass.kind, Kind::Rule(_)));
     let rare: Vec<&str> = rules().filter(|pass| !fires(pass)).map(|pass| pass.name).collect();
     assert!(tally.graphs < ENOUGH || rare.is_empty(), "these fire less than once in 100 graphs: {rare:?}");
+    let misses = |reason: &Reason| tally.near_misses.get(reason.id()).is_some_and(|seen| seen * 400 >= tally.graphs);
+    let unseen: Vec<&str> = Reason::ALL.iter().filter(|reason| !misses(reason)).map(|reason| reason.id()).collect();
+    assert!(tally.graphs < ENOUGH || unseen.is_empty(), "given less than once in 400 graphs: {unseen:?}");
     assert!(ran * 10 > tally.runs * 8 && tally.nodes > 4 * tally.graphs, "the graphs are too poor: {tally:?}");
 }
 

@@ -8,6 +8,7 @@
 //! Not here: memory plans, fused kernels, speed.
 
 mod attention;
+mod constant;
 mod control;
 mod conv;
 mod detect;
@@ -35,6 +36,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use constant::constant;
 pub use jitter::run_jittered;
 use lapidary_runtime::DType;
 pub use tensor::{Tensor, Values};

@@ -3,7 +3,6 @@
 
 use lapidary_runtime::op::{Arg, ScalarOp};
 
-use super::constants::constant_value;
 use super::{Import, Items, MANY, OpDef};
 use crate::ir::{Builder, Expr, Op, ValueId};
 use crate::onnx::import::ItemCx;
@@ -106,7 +105,7 @@ fn compared_extents(b: &Builder<'_>, condition: ValueId) -> Option<Compared> {
 /// The one element of a value, if it is a constant; a `bool` is 0 or 1.
 pub(super) fn known_int(r: &mut ItemCx<'_, '_>, value: ValueId) -> Option<i64> {
     let b = r.builder();
-    let elements = b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))?;
+    let elements = b.known_ints(value).or_else(|| b.constant_value(value).map(|tensor| tensor.to_i64s()))?;
     match elements.as_slice() {
         [element] => Some(*element),
         _ => None,

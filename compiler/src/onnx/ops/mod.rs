@@ -7,7 +7,6 @@ mod activation;
 mod attention;
 mod cache;
 mod constant;
-mod constants;
 mod control;
 mod conv;
 mod convert;

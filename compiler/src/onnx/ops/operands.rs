@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::constants::constant_value;
 use super::{Cx, Fault};
 use crate::diag::quoted;
 use crate::ir::{Def, Expr, Graph, ValueId};
@@ -28,7 +27,7 @@ fn elements(cx: &Cx<'_, '_>, value: ValueId) -> Option<Vec<Expr>> {
     if !cx.b.dtype(value).is_int() || cx.b.rank(value) > 1 {
         return None;
     }
-    let elements = constant_value(&cx.b, value)?.to_i64s();
+    let elements = cx.b.constant_value(value)?.to_i64s();
     Some(elements.into_iter().map(Expr::constant).collect())
 }
 
@@ -65,7 +64,7 @@ pub(super) fn known_scalar(cx: &Cx<'_, '_>, k: usize, what: &str) -> Result<Expr
 
 /// The one number of operand `k`, if it is a constant.
 pub(super) fn constant_number(cx: &Cx<'_, '_>, k: usize) -> Option<f64> {
-    match constant_value(&cx.b, cx.optional(k)?)?.to_f64s().as_slice() {
+    match cx.b.constant_value(cx.optional(k)?)?.to_f64s().as_slice() {
         [number] => Some(*number),
         _ => None,
     }

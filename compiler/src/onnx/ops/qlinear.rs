@@ -8,7 +8,6 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, MatMul, Math, ReduceKind, ScalarOp};
 
-use super::constants::constant_value;
 use super::conv::convolve;
 use super::entry::{contrib, op};
 use super::matmul::product;
@@ -149,7 +148,7 @@ fn along_channels(b: &mut Builder<'_>, value: ValueId, behind: usize) -> Built {
 
 /// Whether a value is certain to be this number everywhere.
 fn is_all(b: &Builder<'_>, value: ValueId, number: f64) -> bool {
-    constant_value(b, value).is_some_and(|tensor| tensor.to_f64s().iter().all(|&element| element == number))
+    b.constant_value(value).is_some_and(|tensor| tensor.to_f64s().iter().all(|&element| element == number))
 }
 
 /// A zero point that makes a difference.

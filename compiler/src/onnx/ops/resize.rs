@@ -7,7 +7,6 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{CoordinateMode, MAX_RANK, NearestMode, Resize, ResizeMode};
 
-use super::constants::constant_value;
 use super::entry::{binary, op, unary};
 use super::{Cx, Fault, Imported, OpDef, one, operands};
 use crate::diag::quoted;
@@ -322,7 +321,7 @@ fn constant_scales(cx: &Cx<'_, '_>, k: usize) -> Result<Option<Vec<f32>>, Fault>
 
 /// The elements of a value that follows from constants.
 fn constant_floats(cx: &Cx<'_, '_>, value: ValueId) -> Option<Vec<f64>> {
-    constant_value(&cx.b, value).map(|tensor| tensor.to_f64s())
+    cx.b.constant_value(value).map(|tensor| tensor.to_f64s())
 }
 
 /// The region that cropping takes.

@@ -4,7 +4,6 @@
 use lapidary_runtime::DType;
 use lapidary_runtime::op::Scalar;
 
-use super::constants::constant_value;
 use super::unroll::{MAX_NODES, open_ended};
 use super::{Fault, Import, Items, MANY, OpDef, normalize_axis, one_tensor};
 use crate::ir::{Expr, Op, ValueId};
@@ -58,7 +57,7 @@ fn length(s: &mut ItemCx<'_, '_>) -> Items {
 /// The numbers in operand `k`, if they are constants; `None` where they are not.
 fn constants(s: &mut ItemCx<'_, '_>, value: ValueId) -> Option<Vec<i64>> {
     let b = s.builder();
-    b.known_ints(value).or_else(|| constant_value(&b, value).map(|tensor| tensor.to_i64s()))
+    b.known_ints(value).or_else(|| b.constant_value(value).map(|tensor| tensor.to_i64s()))
 }
 
 /// The fault for a structure that `value` decides.

@@ -76,10 +76,29 @@ fn projection(g: &mut Grower<'_>, x: ValueId, width: i64, choices: &mut Choices<
     g.builder().binary(ScalarOp::Add, product, bias)
 }
 
-/// A bounded number for each score, or for some of them.
+/// A bounded number for each score, or for some of them; or what hides the keys behind each query's own.
 fn mask(g: &mut Grower<'_>, scores: ValueId, choices: &mut Choices<'_>) -> Built {
+    if let [.., queries, keys] = &g.ty(scores).dims[..]
+        && let (Some(queries), Some(keys)) = (queries.as_const(), keys.as_const())
+        && choices.below(3) > 0
+    {
+        return causal(g, scores, (queries, keys), choices);
+    }
     let mask = g.partner(scores, choices)?;
     bounded(g, mask)
+}
+
+/// 0 up to a key, and -inf or a very low number behind it. Seldom a key too early.
+fn causal(g: &mut Grower<'_>, scores: ValueId, (queries, keys): (i64, i64), choices: &mut Choices<'_>) -> Built {
+    let early = i64::from(choices.once_in(6));
+    let hidden = choices.pick(&[f64::NEG_INFINITY, -65504.0]);
+    let b = &mut g.builder();
+    let rows = b.i64s(&(0..queries).collect::<Vec<_>>());
+    let rows = b.reshape(rows, vec![Expr::constant(queries), Expr::constant(1)])?;
+    let columns = b.i64s(&(early..keys + early).collect::<Vec<_>>());
+    let seen = b.binary(ScalarOp::LessEqual, columns, rows)?;
+    let (zero, hidden) = (b.float_like(scores, 0.0), b.float_like(scores, hidden));
+    b.select(seen, zero, hidden)
 }
 
 /// `x` between -1 and 1, and 0 where it is NaN: the guard behind the softmax hides where NaN came from.

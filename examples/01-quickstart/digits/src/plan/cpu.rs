@@ -21,6 +21,7 @@ pub static PLAN: PlanTables<'static> = PlanTables {
     tensors: TENSORS,
     weight_bytes: 17664,
     derived_bytes: 6144,
+    counter_bytes: 0,
     segments: &[Segment { steps: INIT }, Segment { steps: MAIN }],
     kernels: KERNELS,
     images: IMAGES,
@@ -62,38 +63,94 @@ static OUTPUTS: &[Port<'static>] = &[
 /// Every tensor: its type, its shape, and where it lies.
 #[rustfmt::skip]
 static TENSORS: &[Tensor<'static>] = &[
-    /*  0 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(1), Dim::Const(8), Dim::Const(8)], place: Place::Arena(0) }, // image
-    /*  1 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(0) }, // bn1.scale
-    /*  2 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(256) }, // bn1.var
-    /*  3 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(0) }, // bn1
-    /*  4 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(512) }, // bn1.bias
-    /*  5 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(768) }, // bn1.mean
-    /*  6 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(256) }, // bn1
-    /*  7 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1)], place: Place::Derived(256) }, // bn1
-    /*  8 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1024) }, // bn2.scale
-    /*  9 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1280) }, // bn2.var
-    /* 10 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(512) }, // bn2
-    /* 11 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1536) }, // bn2.bias
-    /* 12 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1792) }, // bn2.mean
-    /* 13 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(768) }, // bn2
-    /* 14 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1)], place: Place::Derived(768) }, // bn2
-    /* 15 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(0) }, // bn1
-    /* 16 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2048) }, // conv1.weight
-    /* 17 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)], place: Place::Derived(1024) }, // bn1
-    /* 18 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(8), Dim::Const(8)], place: Place::Arena(1) }, // relu1
-    /* 19 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(4), Dim::Const(4)], place: Place::Arena(2) }, // pool
-    /* 20 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1), Dim::Const(1)], place: Place::Derived(512) }, // bn2
-    /* 21 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)], place: Place::Weight(2560) }, // conv2.weight
+    /*  0 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Slot(0), Dim::Const(1), Dim::Const(8), Dim::Const(8)],
+        place: Place::Arena(0),
+        at: Dim::Const(0),
+    }, // image
+    /*  1 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(0), at: Dim::Const(0) }, // bn1.scale
+    /*  2 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(256), at: Dim::Const(0) }, // bn1.var
+    /*  3 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(0), at: Dim::Const(0) }, // bn1
+    /*  4 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(512), at: Dim::Const(0) }, // bn1.bias
+    /*  5 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Weight(768), at: Dim::Const(0) }, // bn1.mean
+    /*  6 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(8)], place: Place::Derived(256), at: Dim::Const(0) }, // bn1
+    /*  7 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1)],
+        place: Place::Derived(256),
+        at: Dim::Const(0),
+    }, // bn1
+    /*  8 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1024), at: Dim::Const(0) }, // bn2.scale
+    /*  9 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1280), at: Dim::Const(0) }, // bn2.var
+    /* 10 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(512), at: Dim::Const(0) }, // bn2
+    /* 11 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1536), at: Dim::Const(0) }, // bn2.bias
+    /* 12 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Weight(1792), at: Dim::Const(0) }, // bn2.mean
+    /* 13 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(16)], place: Place::Derived(768), at: Dim::Const(0) }, // bn2
+    /* 14 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1)],
+        place: Place::Derived(768),
+        at: Dim::Const(0),
+    }, // bn2
+    /* 15 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        place: Place::Derived(0),
+        at: Dim::Const(0),
+    }, // bn1
+    /* 16 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)],
+        place: Place::Weight(2048),
+        at: Dim::Const(0),
+    }, // conv1.weight
+    /* 17 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(8), Dim::Const(1), Dim::Const(3), Dim::Const(3)],
+        place: Place::Derived(1024),
+        at: Dim::Const(0),
+    }, // bn1
+    /* 18 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(8), Dim::Const(8)],
+        place: Place::Arena(1),
+        at: Dim::Const(0),
+    }, // relu1
+    /* 19 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Slot(0), Dim::Const(8), Dim::Const(4), Dim::Const(4)],
+        place: Place::Arena(2),
+        at: Dim::Const(0),
+    }, // pool
+    /* 20 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(16), Dim::Const(1), Dim::Const(1), Dim::Const(1)],
+        place: Place::Derived(512),
+        at: Dim::Const(0),
+    }, // bn2
+    /* 21 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)],
+        place: Place::Weight(2560),
+        at: Dim::Const(0),
+    }, // conv2.weight
     /* 22 */ Tensor {
         dtype: DType::F32,
         dims: &[Dim::Const(16), Dim::Const(8), Dim::Const(3), Dim::Const(3)],
         place: Place::Derived(1536),
+        at: Dim::Const(0),
     }, // bn2
-    /* 23 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(16), Dim::Const(4), Dim::Const(4)], place: Place::Arena(3) }, // relu2
-    /* 24 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(256)], place: Place::Arena(3) }, // flat
-    /* 25 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10), Dim::Const(256)], place: Place::Weight(7168) }, // fc.weight
-    /* 26 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10)], place: Place::Weight(17408) }, // fc.bias
-    /* 27 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(10)], place: Place::Arena(4) }, // logits
+    /* 23 */ Tensor {
+        dtype: DType::F32,
+        dims: &[Dim::Slot(0), Dim::Const(16), Dim::Const(4), Dim::Const(4)],
+        place: Place::Arena(3),
+        at: Dim::Const(0),
+    }, // relu2
+    /* 24 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(256)], place: Place::Arena(3), at: Dim::Const(0) }, // flat
+    /* 25 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10), Dim::Const(256)], place: Place::Weight(7168), at: Dim::Const(0) }, // fc.weight
+    /* 26 */ Tensor { dtype: DType::F32, dims: &[Dim::Const(10)], place: Place::Weight(17408), at: Dim::Const(0) }, // fc.bias
+    /* 27 */ Tensor { dtype: DType::F32, dims: &[Dim::Slot(0), Dim::Const(10)], place: Place::Arena(4), at: Dim::Const(0) }, // logits
 ];
 
 /// Runs once at load: what depends on the weights alone.

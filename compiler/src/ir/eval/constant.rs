@@ -1,35 +1,34 @@
-//! Values that follow from constants alone, evaluated while importing: exporters compute scales, ranges and sizes with
-//! chains of floats, which the formulas of [`crate::ir::Known`] do not follow.
+//! Values that follow from constants alone, evaluated while compiling: exporters compute scales, ranges, sizes and masks with
+//! chains that the formulas of [`crate::ir::Known`] do not follow.
 //!
-//! Only small tensors and short chains; `None` means that a value is not such, never that something is wrong.
+//! Only tensors and chains within bounds; `None` means that a value is not such, never that something is wrong.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use crate::ir::eval::{self, Tensor};
-use crate::ir::{Builder, Expr, Graph, ValueId};
-
-/// The largest number of elements of a value on the way.
-const MAX_ELEMENTS: i64 = 4096;
+use super::Tensor;
+use crate::ir::{Expr, Graph, ValueId};
 
 /// How many nodes deep a chain is followed.
 const MAX_DEPTH: usize = 64;
 
-/// The elements of `value`, if neither inputs nor symbols play a part in them.
-pub(super) fn constant_value(b: &Builder<'_>, value: ValueId) -> Option<Tensor> {
-    evaluate(b.graph(), value, &mut BTreeMap::new(), MAX_DEPTH)
+/// The elements of `value`, if neither inputs nor symbols play a part in them, and neither it nor what it follows from has
+/// more than `most` elements.
+pub fn constant(graph: &Graph, value: ValueId, most: i64) -> Option<Tensor> {
+    evaluate(graph, value, most, &mut BTreeMap::new(), MAX_DEPTH)
 }
 
 fn evaluate(
     graph: &Graph,
     value: ValueId,
+    most: i64,
     done: &mut BTreeMap<ValueId, Option<Tensor>>,
     depth: usize,
 ) -> Option<Tensor> {
     if let Some(known) = done.get(&value) {
         return known.clone();
     }
-    let result = evaluate_new(graph, value, done, depth);
+    let result = evaluate_new(graph, value, most, done, depth);
     done.insert(value, result.clone());
     result
 }
@@ -37,11 +36,12 @@ fn evaluate(
 fn evaluate_new(
     graph: &Graph,
     value: ValueId,
+    most: i64,
     done: &mut BTreeMap<ValueId, Option<Tensor>>,
     depth: usize,
 ) -> Option<Tensor> {
     let ty = graph.ty(value);
-    if ty.count().as_const()? > MAX_ELEMENTS {
+    if ty.count().as_const()? > most {
         return None;
     }
     if let Some(constant) = graph.constant(value) {
@@ -59,7 +59,7 @@ fn evaluate_new(
     let mut operands = Vec::new();
     for input in &node.inputs {
         operands.push(match input {
-            Some(input) => Some(evaluate(graph, *input, done, depth)?),
+            Some(input) => Some(evaluate(graph, *input, most, done, depth)?),
             None => None,
         });
     }
@@ -69,7 +69,7 @@ fn evaluate_new(
         asked.set(true);
         0
     };
-    let results = eval::eval_node(&node.op, &operands, &symbol).ok()?;
+    let results = super::eval_node(&node.op, &operands, &symbol).ok()?;
     let at = node.outputs.iter().position(|output| *output == Some(value))?;
     if asked.get() { None } else { results.into_iter().nth(at) }
 }
