@@ -151,20 +151,22 @@ pub fn simt_end(tile: &SimtTile, full_reads: usize) -> Clocks {
 /// What each block of a split product does behind its steps: it writes `bytes` of sums and counts itself. This and
 /// [`join`] are put together from latencies and rates, not fitted to measurements of split products.
 pub fn put(bytes: f64) -> Clocks {
-    const WRITTEN: f64 = 64.0;
-    Clocks { latency: 700.0 + bytes / WRITTEN, busy: bytes / WRITTEN }
+    const WRITTEN: f64 = 32.0;
+    Clocks { latency: 500.0 + bytes / WRITTEN, busy: bytes / WRITTEN }
 }
 
 /// Microseconds of what the last block of a tile does when all parts are there: it adds `parts` tiles of `bytes`, of which
 /// a thread holds `held` sums, and comes to its `end`.
 pub fn join(limits: &Limits, parts: i64, bytes: f64, held: u32, end: Clocks) -> f64 {
-    // Clocks of the atomic that tells it, and of a load from L2; bytes that an SM gets from there in a clock.
-    const ARRIVE: f64 = 700.0;
-    const LOAD: f64 = 700.0;
-    const READ: f64 = 48.0;
+    // Clocks of the atomic that tells it, and of a load from L2; bytes that an SM gets from there in a clock while the
+    // others read, too.
+    const ARRIVE: f64 = 600.0;
+    const LOAD: f64 = 400.0;
+    const READ: f64 = 32.0;
     // As many parts' loads as are in flight: what join.cuh unrolls.
     let at_once = match held {
-        0..=16 => 4.0,
+        0..=2 => 8.0,
+        3..=16 => 4.0,
         17..=32 => 2.0,
         _ => 1.0,
     };

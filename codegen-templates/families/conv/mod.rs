@@ -49,7 +49,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => return Answer::default(),
+        | Kind::Copy
+        | Kind::Pair(_) => return Answer::default(),
     };
     Answer::or_refusal("conv", answer)
 }

@@ -56,7 +56,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => return Answer::default(),
+        | Kind::Copy
+        | Kind::Pair(_) => return Answer::default(),
     };
     Answer::or_refusal("gemm", product.and_then(|(product, math)| offers(&product, math, arch, shapes)))
 }
