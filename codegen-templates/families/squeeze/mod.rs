@@ -171,7 +171,7 @@ impl Job<'_> {
         if !pair.first.inputs.iter().skip(2).flatten().all(per_channel) {
             return Err("the convolution's epilogue reads more than a number a channel".to_owned());
         }
-        let program = composed(inner.unwrap_or(&Program::identity(scale.dtype)), outer, pair.at)?;
+        let program = outer.behind(inner.unwrap_or(&Program::identity(scale.dtype)), pair.at);
         let epilogue = Epilogue::of(self.problem, Some(&program), 1, DType::F32)?;
         let (images, channels, plane) = (y.dims[0].clone(), y.dims[1].clone(), product(&y.dims[2..]));
         let inputs = h.dims[1].clone();
@@ -239,15 +239,6 @@ impl Job<'_> {
     }
 }
 
-/// The product's program and what follows it, as one program on the product, the first one's operands, the second one's.
-fn composed(inner: &Program, outer: &Program, at: usize) -> Result<Program, String> {
-    let at = u16::try_from(at).map_err(|_| "it has too many operands".to_owned())?;
-    let joined = outer.inline(at, inner, 0);
-    let (own, others) = (inner.inputs.len() as u16, outer.inputs.len() as u16 - 1);
-    let to: Vec<u16> = (0..others).map(|k| own + k).chain(0..own).collect();
-    Ok(joined.renumber_inputs(&to, usize::from(own + others)))
-}
-
 /// Whether a convolution is a product of matrices of one pixel.
 fn check_product(x: &Operand, w: &Operand, conv: &Conv) -> Result<(), String> {
     let one_pixel = |operand: &Operand| operand.dims.len() > 2 && operand.dims[2..].iter().all(|dim| dim.is(1));
@@ -264,34 +255,4 @@ fn check_types(operands: [&Operand; 3]) -> Result<(), String> {
     }
     let types: Vec<&str> = operands.iter().map(|operand| operand.dtype.name()).collect();
     Err(format!("its operands are of one type, f32, f16 or bf16, and these are {}", types.join(", ")))
-}
-
-#[cfg(test)]
-mod tests {
-    use lapidary_runtime::op::{Arg, Instr, ScalarOp};
-
-    use super::*;
-
-    #[test]
-    fn programs_read_the_product_first() {
-        let step = |op, a, b| Instr::binary(op, DType::F16, a, b);
-        let inner = Program {
-            inputs: vec![DType::F16; 2],
-            steps: vec![step(ScalarOp::Add, Arg::Input(0), Arg::Input(1))],
-            outputs: vec![Arg::Step(0)],
-        };
-        let outer = Program {
-            inputs: vec![DType::F16; 2],
-            steps: vec![step(ScalarOp::Sub, Arg::Input(0), Arg::Input(1))],
-            outputs: vec![Arg::Step(0)],
-        };
-        for (at, expected) in [
-            (0, step(ScalarOp::Sub, Arg::Step(0), Arg::Input(2))),
-            (1, step(ScalarOp::Sub, Arg::Input(2), Arg::Step(0))),
-        ] {
-            let program = composed(&inner, &outer, at).unwrap();
-            assert_eq!(program.inputs.len(), 3);
-            assert_eq!(program.steps, [inner.steps[0], expected]);
-        }
-    }
 }
