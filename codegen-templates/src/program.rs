@@ -72,6 +72,14 @@ impl Program {
         Program { inputs, steps, outputs }
     }
 
+    /// The program with input `at` computed by `first`, whose inputs come before the others.
+    pub fn behind(&self, first: &Program, at: usize) -> Program {
+        let joined = self.inline(at as u16, first, 0);
+        let (own, others) = (first.inputs.len() as u16, self.inputs.len() as u16 - 1);
+        let to: Vec<u16> = (0..others).map(|k| own + k).chain(0..own).collect();
+        joined.renumber_inputs(&to, usize::from(own + others))
+    }
+
     /// The program with its inputs renumbered: input `k` becomes `to[k]`, of `count` inputs in all.
     pub fn renumber_inputs(&self, to: &[u16], count: usize) -> Program {
         let map = |arg: Arg| match arg {
@@ -241,6 +249,18 @@ mod tests {
         assert_eq!(fused.steps[0], Instr::unary(ScalarOp::Exp, DType::F32, Arg::Input(1)));
         assert_eq!(fused.steps[1].operands(), &[Arg::Input(0), Arg::Step(0)]);
         assert_eq!(fused.outputs, vec![Arg::Step(1)]);
+    }
+
+    #[test]
+    fn the_first_program_reads_the_first_inputs() {
+        let add = Program::single(ScalarOp::Add, DType::F32, &f32s(2));
+        let sub = Program::single(ScalarOp::Sub, DType::F32, &f32s(2));
+        for (at, [a, b]) in [(0, [Arg::Step(0), Arg::Input(2)]), (1, [Arg::Input(2), Arg::Step(0)])] {
+            let both = sub.behind(&add, at);
+            assert_eq!(both.inputs.len(), 3);
+            assert_eq!(both.steps[0].operands(), &[Arg::Input(0), Arg::Input(1)]);
+            assert_eq!(both.steps[1].operands(), &[a, b]);
+        }
     }
 
     #[test]

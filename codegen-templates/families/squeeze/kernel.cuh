@@ -2,7 +2,7 @@
 //
 //   squeeze::squeeze   y[n, m] = epilogue(sum over c of w[m, c] * mean over p of x[n, c, p])
 //   squeeze::excite    y[n, c, p] = epilogue(sum over k of w[c, k] * h[n, k], p)
-// The mean may be a sum. What lies between the two operations is rounded to T, as if it were stored. Sums in f32.
+// The mean may be a sum; it is rounded to T, as if it were stored. Sums in f32.
 // Not here: products of many columns, which gemm and conv form.
 #pragma once
 #include "lapidary/epilogue.cuh"

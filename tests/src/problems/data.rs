@@ -54,6 +54,7 @@ fn tensor(kind: &Kind, operand: usize, dtype: DType, dims: Vec<usize>, data: &[u
     let index = |extent: usize, noise: &mut Noise| noise.whole(-(extent as i64), extent as i64);
     let integers = |values: Vec<i64>| Tensor::from_i64s(dtype, dims.clone(), &values);
     match (kind, operand) {
+        (Kind::Pair(pair), k) if k < pair.first.inputs.len() => tensor(&pair.first.kind, k, dtype, dims, data, noise),
         (Kind::Gather { axis } | Kind::GatherElements { axis }, 1) => {
             integers((0..count).map(|_| index(data[usize::from(*axis)], noise)).collect())
         }

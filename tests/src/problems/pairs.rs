@@ -1,6 +1,6 @@
 //! Problems of two operations in one kernel.
 
-use lapidary_runtime::DType::{self, BF16, F16, F32};
+use lapidary_runtime::DType::{self, BF16, F16, F32, F64, I32, I64};
 use lapidary_runtime::op::{Arg, Axes, Conv, Instr, Math, Reduce, ReduceKind, Scalar, ScalarOp, Window};
 use lapidary_templates::{Kind, Operand, Pair, Problem, Program};
 
@@ -61,17 +61,34 @@ fn excite(dtype: DType, at: usize, images: &str, plane: &str, extents: [&str; 2]
     problem(first, Problem { kind: Kind::Pointwise(program), inputs, outputs: vec![Some(y)] }, at)
 }
 
-/// Both halves of squeeze-and-excitation.
+/// Rows of `table [v, n]` picked by `indices`, from which other tensors are subtracted; the rows are operand `at`.
+fn embedding(dtype: DType, indices: DType, at: usize, [rows, picks, columns]: [&str; 3], other: &str) -> Problem {
+    let y = operand(dtype, &format!("{picks} {columns}"));
+    let first = Problem {
+        kind: Kind::Gather { axis: 0 },
+        inputs: vec![Some(operand(dtype, &format!("{rows} {columns}"))), Some(operand(indices, picks))],
+        outputs: vec![Some(y.clone())],
+    };
+    let program = Program::single(ScalarOp::Sub, dtype, &[dtype; 2]);
+    let mut inputs = vec![Some(operand(dtype, other)); 2];
+    inputs[at] = Some(y.clone());
+    problem(first, Problem { kind: Kind::Pointwise(program), inputs, outputs: vec![Some(y)] }, at)
+}
+
+/// Both halves of squeeze-and-excitation, and embeddings.
 pub fn problems() -> Vec<(&'static str, Problem)> {
     use ReduceKind::{Mean, Sum};
     vec![
         ("squeeze", squeeze(F16, Mean, "1", "7 7", ["240", "960"])),
         ("squeeze_few", squeeze(F32, Sum, "t", "5 7", ["9", "3"])),
         ("squeeze_odd", squeeze(BF16, Mean, "t", "t t", ["37", "75"])),
-        ("squeeze_many", squeeze(F16, Mean, "2", "28 28", ["1000", "72"])),
-        ("squeeze_line", squeeze(F32, Mean, "t", "40", ["530", "200"])),
+        ("squeeze_many", squeeze(F16, Mean, "1", "8 8", ["520", "28"])),
+        ("squeeze_line", squeeze(F32, Mean, "2", "40", ["100", "130"])),
         ("excite", excite(F16, 0, "1", "14 14", ["480", "120"])),
         ("excite_odd", excite(BF16, 1, "t", "t t", ["37", "9"])),
+        ("embedding", embedding(F16, I64, 0, ["1000", "b 37", "768"], "b 37 768")),
+        ("embedding_odd", embedding(BF16, I32, 1, ["s", "b t", "35"], "35")),
+        ("embedding_scaled", embedding(F64, I64, 1, ["s", "t", "6"], "1")),
         ("excite_line", excite(F32, 1, "1", "36", ["100", "130"])),
     ]
 }
