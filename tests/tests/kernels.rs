@@ -111,6 +111,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
             count(&extents(0))
         }
         Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::Pool(_)
         | Kind::ArgReduce(_)
         | Kind::Transpose(_)

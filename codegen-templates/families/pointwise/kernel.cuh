@@ -26,6 +26,7 @@ enum class Access {
   INNER,    // any outer strides, innermost stride 1
   SPLAT,    // any outer strides, innermost stride 0
   STRIDED,  // any strides
+  ROWS,     // any outer strides, innermost stride 1, in the row that an index picks
 };
 
 template <int I, class List>
@@ -87,6 +88,11 @@ struct Params {
   typename Policy::Index dims[Policy::RANK];
   // In elements; not read for LINEAR and SCALAR inputs.
   typename Policy::Index strides[at_least_one(Program::Inputs::count)][Policy::RANK];
+  // Of ROWS inputs: the indices, their strides, and in elements how far rows lie apart, and how many there are.
+  const void* rows[at_least_one(Program::Inputs::count)];
+  typename Policy::Index row_strides[at_least_one(Program::Inputs::count)][Policy::RANK];
+  i64 row_stride[at_least_one(Program::Inputs::count)];
+  i64 row_count[at_least_one(Program::Inputs::count)];
 };
 
 template <class Policy, class Program>
@@ -132,6 +138,11 @@ struct Frame {
           for (int e = 0; e < N; ++e) values[e] = scalars.template at<I>()[0];
         } else if constexpr (access == Access::LINEAR) {
           load_elements<T, N>(input<I>(p), linear, values);
+        } else if constexpr (access == Access::ROWS) {
+          using Rows = typename Policy::Rows;
+          const Rows row = static_cast<const Rows*>(p.rows[I])[dot<RANK>(at, p.row_strides[I])];
+          const i64 first = dot<RANK>(at, p.strides[I]) + position(row, p.row_count[I]) * p.row_stride[I];
+          load_elements<T, N>(input<I>(p), first, values);
         } else {
           const Index first = dot<RANK>(at, p.strides[I]);
           if constexpr (access == Access::INNER) {

@@ -10,13 +10,14 @@ mod cpu;
 mod parallel;
 mod parts;
 mod program;
+mod readings;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lapidary_runtime::DType;
-use lapidary_templates::{Arch, Kind, Problem, Shapes, Strided, families};
+use lapidary_templates::{Arch, Kind, Problem, Reading, Shapes, Strided, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, NodeId, Op, Type, ValueId};
@@ -166,8 +167,12 @@ impl Lowering<'_> {
         let places = std::mem::replace(&mut self.places, places);
         let at_load = std::mem::replace(&mut self.at_load, at_load);
         let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places, at_load);
-        let put_off = views::put_off(graph, self.target);
-        let groups = parallel::groups(graph, self.target, &put_off, &self.at_load);
+        let of_attention = views::put_off(graph, self.target);
+        let groups = parallel::groups(graph, self.target, &of_attention, &self.at_load);
+        let put_off = match self.target {
+            Target::Cpu => of_attention,
+            Target::Cuda(_) => readings::put_off(graph, of_attention, &self.at_load, &|expr| self.is_counted(expr)),
+        };
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -194,6 +199,7 @@ impl Lowering<'_> {
             Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
             Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
             Op::Slice { .. } if self.range(graph, node, tensors) => {}
+            Op::Pointwise(_) if self.program(graph, node, tensors, segment) => {}
             Op::RunCount => self.run_count(graph, node, tensors),
             Op::If { then_region, else_region } => {
                 self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
@@ -465,9 +471,8 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Slice { starts, .. } => starts.iter().collect(),
         Kind::Pad { lo, .. } => lo.iter().collect(),
         Kind::Extents(values) => values.iter().collect(),
-        Kind::Attention(_, places) => {
-            places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
-        }
+        Kind::Attention(_, places) => places.iter().flat_map(of_place).collect(),
+        Kind::Elementwise(_, readings) => readings.iter().flat_map(of_reading).collect(),
         Kind::Pointwise(_)
         | Kind::MatMul(..)
         | Kind::Conv(..)
@@ -497,10 +502,20 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
     }
 }
 
+fn of_place(place: &Strided) -> impl Iterator<Item = &Expr> {
+    std::iter::once(&place.offset).chain(&place.strides)
+}
+
+fn of_reading(reading: &Reading) -> impl Iterator<Item = &Expr> {
+    let through = reading.through.iter();
+    of_place(&reading.place)
+        .chain(through.flat_map(|through| of_place(&through.place).chain([&through.stride, &through.rows])))
+}
+
 /// The name of a kind of problem, for messages.
 pub fn kind_name(kind: &Kind) -> &'static str {
     match kind {
-        Kind::Pointwise(_) => "pointwise",
+        Kind::Pointwise(_) | Kind::Elementwise(..) => "pointwise",
         Kind::MatMul(..) => "matmul",
         Kind::Conv(..) => "conv",
         Kind::ConvTranspose(_) => "conv_transpose",

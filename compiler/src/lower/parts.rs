@@ -162,7 +162,7 @@ impl Lowering<'_> {
     }
 
     /// Whether a formula has a symbol whose value a run computes.
-    fn is_counted(&self, expr: &Expr) -> bool {
+    pub(super) fn is_counted(&self, expr: &Expr) -> bool {
         let is_count = |name: &std::sync::Arc<str>| {
             let symbol = self.symbols.symbols.get(name);
             symbol.is_none_or(|symbol| !matches!(symbol.source, SymbolSource::Input { .. }))
@@ -220,7 +220,7 @@ pub(super) fn constants(graph: &Graph) -> BTreeSet<ValueId> {
 }
 
 /// The byte at which a slice that is one range of its operand begins.
-fn range_start(graph: &Graph, node: &Node, operand: ValueId) -> Option<Expr> {
+pub(super) fn range_start(graph: &Graph, node: &Node, operand: ValueId) -> Option<Expr> {
     let Op::Slice { starts, steps, dims } = &node.op else { return None };
     let ty = graph.ty(operand);
     let bytes = whole_bytes(ty.dtype.bits())?;
