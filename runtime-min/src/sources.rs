@@ -12,6 +12,7 @@ pub const FILES: &[(&str, &str)] = files![
     "LICENSE-MIT",
     "src/cpu/attention.rs",
     "src/cpu/blocks.rs",
+    "src/cpu/bytes.rs",
     "src/cpu/check.rs",
     "src/cpu/conv.rs",
     "src/cpu/dispatch.rs",

@@ -33,7 +33,7 @@ struct Params {
   i64 rows, n;
   // CHANNEL only: groups of an image, channels of a group, elements of a channel; channels * spatial == n.
   i64 groups, channels, spatial;
-  float epsilon;
+  double epsilon;
 };
 
 // The affine part of one row.

@@ -4,7 +4,7 @@
 //! leaves its result unrounded in a scratch buffer.
 
 use lapidary_runtime::DType;
-use lapidary_runtime::op::{Arg, GroupNorm, Instr, Norm, NormKind, ScalarOp};
+use lapidary_runtime::op::{Arg, GroupNorm, Instr, Norm, NormKind, Scalar, ScalarOp};
 
 use crate::arch::Arch;
 use crate::call::{As, Call, Place};
@@ -54,7 +54,7 @@ struct Rows<'p> {
     affine: Affine,
     rows: Expr,
     n: Expr,
-    epsilon: f32,
+    epsilon: Scalar,
 }
 
 impl<'p> Rows<'p> {
@@ -78,7 +78,7 @@ impl<'p> Rows<'p> {
             affine: if of_row && !factors.is_empty() { Affine::Element } else { Affine::None },
             rows: product(&x.dims[..axis]),
             n: product(&x.dims[axis..]),
-            epsilon: spec.epsilon.as_f64() as f32,
+            epsilon: spec.epsilon,
         })
     }
 
@@ -97,7 +97,7 @@ impl<'p> Rows<'p> {
             rows: batch.clone() * groups.clone(),
             n: channels.clone() * spatial.clone(),
             affine: Affine::Channel { groups, channels, spatial },
-            epsilon: spec.epsilon.as_f64() as f32,
+            epsilon: spec.epsilon,
         })
     }
 
@@ -186,7 +186,7 @@ impl<'p> Rows<'p> {
                 call.extent("spatial", spatial, As::Wide);
             }
         }
-        call.float("epsilon", self.epsilon);
+        call.literal(&print::operand(Arg::Imm(self.epsilon)));
         let typical = |expr: &Expr| (shapes.typical)(expr).max(0) as f64;
         let work = team_work(typical(&self.rows), typical(&self.n), x.dtype.bits() as i64 / 8, team, 3.0);
         let blocks = self.rows.ceil_div(&Expr::constant(i64::from(THREADS) / team.threads));

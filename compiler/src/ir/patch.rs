@@ -4,6 +4,8 @@
 //! the new types, refuses a patch that would change one, keeps names and provenance, and only then mutates. Nodes that
 //! lose their last use stay until [`Graph::remove_dead`].
 
+use std::sync::Arc;
+
 use lapidary_runtime::table::ConstraintKind;
 
 use super::ops::{Inference, infer};
@@ -22,6 +24,8 @@ pub struct Patch {
 struct NewNode {
     op: Op,
     inputs: Vec<Option<Ref>>,
+    /// The node whose name and provenance it has, where these are not the patch's.
+    like: Option<NodeId>,
 }
 
 /// A value that a patch reads: one of the graph, or one of its own.
@@ -52,7 +56,13 @@ impl Patch {
 
     /// Adds a node some of whose operands are absent; the answer is its first result.
     pub fn node_with_gaps(&mut self, op: Op, inputs: Vec<Option<Ref>>) -> Ref {
-        self.nodes.push(NewNode { op, inputs });
+        self.nodes.push(NewNode { op, inputs, like: None });
+        Ref::New(self.nodes.len() - 1, 0)
+    }
+
+    /// Adds a node that computes what the one at `like` does, in another way, and has its name and provenance.
+    pub fn node_like(&mut self, like: NodeId, op: Op, inputs: impl IntoIterator<Item = Ref>) -> Ref {
+        self.nodes.push(NewNode { op, inputs: inputs.into_iter().map(Some).collect(), like: Some(like) });
         Ref::New(self.nodes.len() - 1, 0)
     }
 
@@ -101,8 +111,12 @@ pub fn apply(graph: &mut Graph, patch: Patch) -> Result<(), String> {
             .collect::<Result<_, _>>()?;
         let types = infer_on(graph, &node.op, &inputs)?;
         let wanted = |k: usize| k == 0 || read.contains(&Ref::New(at, k));
+        let (name, origin) = match node.like {
+            Some(like) => (name_of(graph, like).unwrap_or(name.clone()), graph.node(like).origin.clone()),
+            None => (name.clone(), origin.clone()),
+        };
         let named = types.into_iter().enumerate().map(|(k, ty)| wanted(k).then(|| (name.clone(), ty))).collect();
-        let id = graph.add_node(node.op, inputs, named, origin.clone());
+        let id = graph.add_node(node.op, inputs, named, origin);
         results.push(graph.node(id).outputs.clone());
     }
     let mut replacements = Vec::new();
@@ -125,6 +139,11 @@ pub fn apply(graph: &mut Graph, patch: Patch) -> Result<(), String> {
         return Err("the patch makes a cycle".to_owned());
     }
     Ok(())
+}
+
+/// The name of a node's first result.
+fn name_of(graph: &Graph, id: NodeId) -> Option<Arc<str>> {
+    graph.node(id).outputs.iter().flatten().next().map(|value| graph.value(*value).name.clone())
 }
 
 fn resolve(r: Ref, results: &[Vec<Option<ValueId>>], constants: &[ValueId]) -> Result<ValueId, String> {

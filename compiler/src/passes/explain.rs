@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fuse::{epilogue, matmul_transpose, norm_epilogue, pointwise, product_view};
+use super::layout;
+use super::matching::at_load;
+use super::quant::product;
 use super::report::{Apart, Kernel, Reason};
 use super::why::Why;
 use crate::diag::quoted;
@@ -85,6 +88,10 @@ fn pair(graph: &Graph, pair: &Pair) -> Option<Apart> {
         }
         (Op::Norm(..) | Op::GroupNorm(..), _) => (Reason::UnfusedNorm, behind_norm(to).to_owned()),
         (_, Op::Norm(..) | Op::GroupNorm(..)) => (Reason::UnfusedNorm, before_norm(from).to_owned()),
+        (Op::Pointwise(_), Op::MatMul(..) | Op::Conv(..)) if product::why_not(graph, consumer, at).is_some() => {
+            let why = product::why_not(graph, consumer, at).map(|why| why.text(graph)).unwrap_or_default();
+            (Reason::UnfusedQuantized, why)
+        }
         (_, Op::MatMul(..) | Op::Conv(..)) if at >= 2 => {
             (Reason::NoRule, format!("the epilogue of the {} reads it as an operand", to.name()))
         }
@@ -136,7 +143,10 @@ fn transpose(graph: &Graph, id: NodeId) -> Option<Apart> {
                 let why = match (&graph.node(node).op, matmul_transpose::why_not(graph, node, at)) {
                     (_, Some(why)) => why.text(graph),
                     (Op::MatMul(..), None) if at < 2 => Why::View.text(graph),
-                    (op, None) => format!("no {} reads through a transpose", op.name()),
+                    (op, None) => match layout::why_not(graph, id, node) {
+                        Some(why) => why.text(graph),
+                        None => format!("no {} reads through a transpose", op.name()),
+                    },
                 };
                 readers.push(format!("{kernel} reads it: {why}"));
                 kernels.push(kernel);
@@ -231,20 +241,4 @@ fn source(graph: &Graph, value: ValueId) -> Option<(NodeId, bool)> {
 /// Whether a node moves or computes elements of its own: views do not, nor do regions, whose nodes do.
 fn is_kernel(op: &Op) -> bool {
     !is_view(op) && !matches!(op, Op::Extents { .. } | Op::RunCount | Op::If { .. } | Op::Loop { .. })
-}
-
-/// The nodes that follow from constants alone.
-fn at_load(graph: &Graph) -> BTreeSet<NodeId> {
-    let mut found = BTreeSet::new();
-    for id in graph.order() {
-        let mut operands = graph.node(id).inputs.iter().flatten().peekable();
-        let is_constant = |value: &ValueId| match graph.producer(*value) {
-            Some(producer) => found.contains(&producer),
-            None => graph.constant(*value).is_some(),
-        };
-        if operands.peek().is_some() && operands.all(is_constant) {
-            found.insert(id);
-        }
-    }
-    found
 }

@@ -4,6 +4,8 @@
 //! own, and a rule reads like the algebra it rewrites. Constants of one element count as scalars wherever they stand.
 //! Not here: shapes. A rule compares the types of what it replaces and what stands for it.
 
+use std::collections::BTreeSet;
+
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, Axes, Instr, ReduceKind, Scalar, ScalarOp};
 
@@ -181,6 +183,22 @@ pub fn trailing(axes: Axes, rank: usize) -> Option<u8> {
 /// Whether a type is a float narrower than another.
 pub fn is_narrower(a: DType, b: DType) -> bool {
     a.is_float() && b.is_float() && a.bits() < b.bits()
+}
+
+/// The nodes that follow from constants alone.
+pub fn at_load(graph: &Graph) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    for id in graph.order() {
+        let mut operands = graph.node(id).inputs.iter().flatten().peekable();
+        let is_constant = |value: &ValueId| match graph.producer(*value) {
+            Some(producer) => found.contains(&producer),
+            None => graph.constant(*value).is_some(),
+        };
+        if operands.peek().is_some() && operands.all(is_constant) {
+            found.insert(id);
+        }
+    }
+    found
 }
 
 /// The one step of the node that computes a value, and its operands.

@@ -7,9 +7,11 @@ mod canon;
 mod clean;
 mod explain;
 mod fuse;
+mod layout;
 mod limits;
 mod matching;
 pub mod precision;
+mod quant;
 mod report;
 mod why;
 
@@ -129,6 +131,41 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Rule(canon::softmax::rewrite),
     },
     Pass {
+        name: "layout",
+        because: "what stands between two transposes is right behind its product without them; norms are nodes now",
+        kind: Kind::Rule(layout::rewrite),
+    },
+    Pass {
+        name: "transpose-chain",
+        because: "transposes that moved meet others",
+        kind: Kind::Rule(canon::transpose::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "transposes that moved axes of extent 1 alone are reshapes",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
+        name: "quantized-move",
+        because: "a dequantization that stands right in front of its product is none; bytes are moved instead",
+        kind: Kind::Rule(quant::moves::rewrite),
+    },
+    Pass {
+        name: "quantized-pair",
+        because: "integers that were numbers for a moment are themselves",
+        kind: Kind::Rule(quant::pair::rewrite),
+    },
+    Pass {
+        name: "quantized-product",
+        because: "the operands must still be dequantized in nodes of their own, and scales still stand behind products",
+        kind: Kind::Rule(quant::product::rewrite),
+    },
+    Pass {
+        name: "quantized-bias",
+        because: "a bias with the scale of the sums is an integer beside them while it still stands alone",
+        kind: Kind::Rule(quant::bias::rewrite),
+    },
+    Pass {
         name: "matmul-transpose",
         because: "a product reads its operands transposed for free",
         kind: Kind::Rule(fuse::matmul_transpose::rewrite),
@@ -156,6 +193,21 @@ pub const PIPELINE: &[Pass] = &[
     Pass {
         name: "pointwise",
         because: "chains become one program, so that an epilogue takes the whole chain",
+        kind: Kind::Rule(fuse::pointwise::rewrite),
+    },
+    Pass {
+        name: "quantized-narrow",
+        because: "a chain that ends in bytes is one program now, which bytes are moved behind",
+        kind: Kind::Rule(quant::narrow::rewrite),
+    },
+    Pass {
+        name: "reshape-chain",
+        because: "views that bytes have moved through meet others",
+        kind: Kind::Rule(canon::reshape::rewrite),
+    },
+    Pass {
+        name: "pointwise",
+        because: "what came in front of a move meets the chain there",
         kind: Kind::Rule(fuse::pointwise::rewrite),
     },
     Pass {

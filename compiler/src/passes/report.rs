@@ -63,6 +63,8 @@ pub enum Reason {
     UnfusedPointwise,
     /// Something in front of or behind a normalization.
     UnfusedNorm,
+    /// A product of numbers that were integers.
+    UnfusedQuantized,
     /// A transpose that moves its operand.
     TransposeLeft,
     /// Neighbours of kinds that no rule joins.
@@ -71,11 +73,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::UnfusedAttention,
         Reason::UnfusedEpilogue,
         Reason::UnfusedPointwise,
         Reason::UnfusedNorm,
+        Reason::UnfusedQuantized,
         Reason::TransposeLeft,
         Reason::NoRule,
     ];
@@ -87,6 +90,7 @@ impl Reason {
             Reason::UnfusedEpilogue => "unfused-epilogue",
             Reason::UnfusedPointwise => "unfused-pointwise",
             Reason::UnfusedNorm => "unfused-norm",
+            Reason::UnfusedQuantized => "unfused-quantized",
             Reason::TransposeLeft => "transpose-left",
             Reason::NoRule => "no-rule",
         }

@@ -78,6 +78,24 @@ pub enum Why {
     Statistics(ValueId),
     /// The result has another type than the normalized value.
     OtherType(ValueId),
+    /// The other operand of a product of dequantized bytes is none.
+    NotDequantized(ValueId),
+    /// What is dequantized is of other integers than bytes.
+    NotBytes(ValueId),
+    /// The scale of the integers is not known, or no ordinary positive number.
+    OtherScale(ValueId),
+    /// The zero point of the integers is computed, differs from element to element, or is no such integer.
+    OtherZero(ValueId),
+    /// The scale of the integers differs along an axis that the product sums over, or that is no channel.
+    ScaleOfAxis(ValueId),
+    /// So many products of two differences are more than an `i32` holds.
+    SumsOverflow { terms: i64 },
+    /// Both zero points count, and the number of terms is not known.
+    OpenSums,
+    /// The zero point of a convolution's weights is not 0.
+    ZeroOfWeights,
+    /// In the other order of axes, the nodes around a transpose would have others around them that move as much.
+    NoLessMoved { nodes: usize },
     /// The rule would take them.
     WouldFuse(&'static str),
 }
@@ -155,6 +173,29 @@ impl Why {
             Why::Statistics(value) => format!("{}, a statistic of the normalization, is read", name(value)),
             Why::OtherType(value) => format!("{}, and the normalized value has another type", typed(value)),
             Why::MaskType => "the mask has another element type than the queries".to_owned(),
+            Why::NotDequantized(value) => format!("the product's other operand, {}, is not dequantized", name(value)),
+            Why::NotBytes(value) => format!("{}: products of integers are of bytes", typed(value)),
+            Why::OtherScale(value) => {
+                format!("the scale of {} is not known while compiling, or no ordinary positive number", name(value))
+            }
+            Why::OtherZero(value) => {
+                format!("the zero point of {} is not one number that is known while compiling", name(value))
+            }
+            Why::ScaleOfAxis(value) => {
+                format!("the scale of {} differs along another axis than the channels of the product", name(value))
+            }
+            Why::SumsOverflow { terms } => {
+                format!("sums of {terms} products of such integers are more than an i32 holds")
+            }
+            Why::OpenSums => "both zero points count, and the number of terms is not known while compiling".to_owned(),
+            Why::ZeroOfWeights => "the zero point of the convolution's weights is not 0".to_owned(),
+            Why::NoLessMoved { nodes } => format!(
+                "it computes in either order of axes, but with {} the transposes would move no less",
+                match nodes {
+                    1 => "it in the other".to_owned(),
+                    n => format!("any of the {n} such nodes around in the other"),
+                }
+            ),
             Why::WouldFuse(rule) => format!(
                 "`{rule}` takes such neighbours, but it was left out (--disable, --stop-after-rewrite) or they met behind it"
             ),

@@ -4,8 +4,9 @@
 use core::ops::Range;
 
 use crate::cpu::blocks::{Columns, Shape, multiply};
+use crate::cpu::bytes::{self, Lefts, is_signed};
 use crate::cpu::matmul::Room;
-use crate::cpu::memory::{Buffer, Tensor, TensorMut, cast_mut};
+use crate::cpu::memory::{Buffer, Plain, Tensor, TensorMut, cast_mut};
 use crate::cpu::pointwise::{Epilogue, Finish};
 use crate::cpu::product::{Accumulator, Matrix, Onto, accumulator, widened};
 use crate::cpu::sheet::Sheets;
@@ -63,7 +64,51 @@ pub fn run(
     if out.dims.count() == 0 {
         return;
     }
-    accumulator!(x.dtype, A => images::<A>(&extents, x, w, out, epilogue, room));
+    match (is_signed(w.dtype), is_signed(x.dtype)) {
+        (Some(left), Some(right)) if !extents.is_depthwise() => {
+            of_bytes(&extents, [left, right], [x, w], out, epilogue, room);
+        }
+        _ => accumulator!(x.dtype, A => images::<A>(&extents, x, w, out, epilogue, room)),
+    }
+}
+
+impl Extents {
+    /// Whether each result channel is computed by itself, from one channel.
+    fn is_depthwise(&self) -> bool {
+        self.channels == 1 && self.maps <= FEW
+    }
+
+    /// The products that the convolution is: weights times what lies under the window, for each image and group.
+    fn shape(&self) -> Shape {
+        let inner = self.channels * self.geometry.taps();
+        Shape { batch: self.batch * self.groups, rows: self.maps, inner, cols: self.geometry.output_count() }
+    }
+
+    /// The weights of a group as rows.
+    fn weights<'w, T>(&self, w: &'w [T], group: usize) -> Matrix<'w, T> {
+        let Shape { rows, inner, .. } = self.shape();
+        Matrix::new(&w[group * rows * inner..][..rows * inner], rows, inner)
+    }
+}
+
+/// Bytes by bytes.
+fn of_bytes(
+    e: &Extents,
+    signed: [bool; 2],
+    [x, w]: [&Tensor<'_>; 2],
+    out: &mut TensorMut<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
+) {
+    let shape = e.shape();
+    let weights = |group: usize| e.weights(w.bytes, group);
+    let left = Lefts { count: e.groups, matrix: &weights, of: &|index| index % e.groups };
+    let room = (room.a, room.team);
+    if e.geometry.is_identity() {
+        bytes::multiply(shape, signed, &left, &Planes { shape, x: x.bytes }, out, epilogue, room);
+    } else {
+        bytes::multiply(shape, signed, &left, &Windows { extents: e, x: x.bytes }, out, epilogue, room);
+    }
 }
 
 fn images<A: Accumulator>(
@@ -75,19 +120,15 @@ fn images<A: Accumulator>(
     room: Room<'_>,
 ) {
     let (x, w) = (widened::<A>(x, room.a), widened::<A>(w, room.b));
-    if e.channels == 1 && e.maps <= FEW {
+    if e.is_depthwise() {
         return depthwise(e, x, w, out, epilogue, room.team);
     }
-    let inner = e.channels * e.geometry.taps();
-    let shape = Shape { batch: e.batch * e.groups, rows: e.maps, inner, cols: e.geometry.output_count() };
-    let weights = |index: usize| {
-        let group = index % e.groups;
-        Matrix::new(&w[group * e.maps * inner..][..e.maps * inner], e.maps, inner)
-    };
+    let shape = e.shape();
+    let weights = |index: usize| e.weights(w, index % e.groups);
     let windows = Windows { extents: e, x };
     if e.geometry.is_identity() {
         multiply(shape, weights, &Planes { shape, x }, out, epilogue, room.team);
-    } else if shape.batch.saturating_mul(inner).saturating_mul(shape.cols) <= AT_ONCE {
+    } else if shape.batch.saturating_mul(shape.inner).saturating_mul(shape.cols) <= AT_ONCE {
         let columns = windows.gather(shape, room.c, room.team);
         multiply(shape, weights, &Planes { shape, x: columns }, out, epilogue, room.team);
     } else {
@@ -101,7 +142,7 @@ struct Planes<'p, A> {
     x: &'p [A],
 }
 
-impl<A: Accumulator> Columns<A> for Planes<'_, A> {
+impl<A: Plain + Default> Columns<A> for Planes<'_, A> {
     const GATHERED: bool = false;
 
     fn columns<'s>(&'s self, index: usize, range: Range<usize>, _: &'s mut Buffer) -> Matrix<'s, A> {
@@ -116,7 +157,7 @@ struct Windows<'p, A> {
     x: &'p [A],
 }
 
-impl<A: Accumulator> Windows<'_, A> {
+impl<A: Plain + Default> Windows<'_, A> {
     /// Fills `panel`, whose rows are `count` long, with the rows from number `row` of all images on, at the positions
     /// from `first` on.
     fn fill(&self, row: usize, first: usize, count: usize, panel: &mut [A]) {
@@ -146,7 +187,7 @@ impl<A: Accumulator> Windows<'_, A> {
     }
 }
 
-impl<A: Accumulator> Columns<A> for Windows<'_, A> {
+impl<A: Plain + Default> Columns<A> for Windows<'_, A> {
     const GATHERED: bool = true;
 
     fn columns<'s>(&'s self, index: usize, range: Range<usize>, buffer: &'s mut Buffer) -> Matrix<'s, A> {
@@ -159,7 +200,13 @@ impl<A: Accumulator> Columns<A> for Windows<'_, A> {
 
 /// [`fill_row`] where the elements under a tap follow each other as the positions do: one copy, and zeros where a
 /// row's end would run into the next row.
-fn fill_shifted<A: Accumulator>(geometry: &Geometry, x: &[A], [_, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
+fn fill_shifted<A: Plain + Default>(
+    geometry: &Geometry,
+    x: &[A],
+    [_, kh, kw]: [usize; 3],
+    first: usize,
+    panel: &mut [A],
+) {
     let [_, h, w] = &geometry.axes;
     let len = panel.len() as isize;
     let shift = |axis: &Axis, tap: usize| (tap * axis.dilation) as isize - axis.pad_lo as isize;
@@ -167,21 +214,21 @@ fn fill_shifted<A: Accumulator>(geometry: &Geometry, x: &[A], [_, kh, kw]: [usiz
     let from = first as isize + shift(h, kh) * w.input as isize + shift(w, kw);
     let lo = (-from).clamp(0, len);
     let hi = (x.len() as isize - from).clamp(lo, len);
-    panel[..lo as usize].fill(A::ZERO);
-    panel[hi as usize..].fill(A::ZERO);
+    panel[..lo as usize].fill(A::default());
+    panel[hi as usize..].fill(A::default());
     if lo < hi {
         panel[lo as usize..hi as usize].copy_from_slice(&x[(from + lo) as usize..(from + hi) as usize]);
     }
     let span = w.span(kw);
     for column in (0..span.start).chain(span.end..w.output) {
         let start = (column + w.output - first % w.output) % w.output;
-        panel.iter_mut().skip(start).step_by(w.output).for_each(|value| *value = A::ZERO);
+        panel.iter_mut().skip(start).step_by(w.output).for_each(|value| *value = A::default());
     }
 }
 
 /// `panel[i]` = the element under a tap at position `first + i`, or zero.
 #[inline(always)]
-fn fill_row<A: Accumulator>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
+fn fill_row<A: Plain + Default>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 3], first: usize, panel: &mut [A]) {
     let [d, h, w] = &geometry.axes;
     let span = w.span(kw);
     let end = first + panel.len();
@@ -192,12 +239,12 @@ fn fill_row<A: Accumulator>(geometry: &Geometry, x: &[A], [kd, kh, kw]: [usize; 
         let piece = &mut panel[at - first..][..to - from];
         at += to - from;
         let (Some(z), Some(y)) = (d.at(line / h.output, kd), h.at(line % h.output, kh)) else {
-            piece.fill(A::ZERO);
+            piece.fill(A::default());
             continue;
         };
         let (lo, hi) = (span.start.clamp(from, to), span.end.clamp(from, to));
-        piece[..lo - from].fill(A::ZERO);
-        piece[hi.max(lo) - from..].fill(A::ZERO);
+        piece[..lo - from].fill(A::default());
+        piece[hi.max(lo) - from..].fill(A::default());
         if lo < hi {
             let row = &x[(z * h.input + y) * w.input..][..w.input];
             let row = &row[lo * w.stride + kw * w.dilation - w.pad_lo..];

@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use crate::cpu::blocks::{Columns, Shape, multiply};
-use crate::cpu::memory::{Buffer, Tensor, TensorMut};
+use crate::cpu::bytes::{self, Lefts, is_signed};
+use crate::cpu::memory::{Buffer, Plain, Tensor, TensorMut};
 use crate::cpu::pointwise::{Epilogue, Layout};
 use crate::cpu::product::{Accumulator, Matrix, accumulator, widened};
 use crate::cpu::team::Team;
@@ -26,7 +27,42 @@ pub fn run(
     epilogue: &Epilogue<'_>,
     room: Room<'_>,
 ) {
-    accumulator!(a.dtype, A => batches::<A>(spec, a, b, out, epilogue, room));
+    match (is_signed(a.dtype), is_signed(b.dtype)) {
+        (Some(left), Some(right)) => of_bytes(spec, [left, right], [a, b], out, epilogue, room),
+        _ => accumulator!(a.dtype, A => batches::<A>(spec, a, b, out, epilogue, room)),
+    }
+}
+
+fn of_bytes(
+    spec: &MatMul,
+    signed: [bool; 2],
+    [a, b]: [&Tensor<'_>; 2],
+    out: &mut TensorMut<'_>,
+    epilogue: &Epilogue<'_>,
+    room: Room<'_>,
+) {
+    let Some((shape, left, right)) = stacks(spec, a, b, out) else { return };
+    let matrix = |index: usize| left.matrix(a.bytes, index);
+    let lefts = Lefts { count: shape.batch, matrix: &matrix, of: &|index| index };
+    let right = Stacked { data: b.bytes, stack: right };
+    bytes::multiply(shape, signed, &lefts, &right, out, epilogue, (room.a, room.team));
+}
+
+/// The extents of the products, and the matrices of both operands; `None` where the result is empty.
+fn stacks(spec: &MatMul, a: &Tensor<'_>, b: &Tensor<'_>, out: &TensorMut<'_>) -> Option<(Shape, Stack, Stack)> {
+    let batch = &out.dims[..out.dims.len() - 2];
+    let mut count = batch.iter().product();
+    let mut left = Stack::new(&a.dims, spec.transpose_a, batch);
+    let right = Stack::new(&b.dims, spec.transpose_b, batch);
+    if count * left.rows * right.cols == 0 {
+        return None;
+    }
+    // Rows of all batch elements against one matrix are one product.
+    if right.batch.is_uniform() && left.batch.is_flat() && !left.transposed {
+        left.rows *= count;
+        count = 1;
+    }
+    Some((Shape { batch: count, rows: left.rows, inner: left.cols, cols: right.cols }, left, right))
 }
 
 /// The matrices of one operand: extents after transposition, and where each batch element begins.
@@ -63,20 +99,8 @@ fn batches<A: Accumulator>(
     epilogue: &Epilogue<'_>,
     room: Room<'_>,
 ) {
-    let batch = &out.dims[..out.dims.len() - 2];
-    let mut count = batch.iter().product();
-    let mut left = Stack::new(&a.dims, spec.transpose_a, batch);
-    let right = Stack::new(&b.dims, spec.transpose_b, batch);
-    if count * left.rows * right.cols == 0 {
-        return;
-    }
+    let Some((shape, left, right)) = stacks(spec, a, b, out) else { return };
     let (a, b) = (widened::<A>(a, room.a), widened::<A>(b, room.b));
-    // Rows of all batch elements against one matrix are one product.
-    if right.batch.is_uniform() && left.batch.is_flat() && !left.transposed {
-        left.rows *= count;
-        count = 1;
-    }
-    let shape = Shape { batch: count, rows: left.rows, inner: left.cols, cols: right.cols };
     let right = Stacked { data: b, stack: right };
     multiply(shape, |index| left.matrix(a, index), &right, out, epilogue, room.team);
 }
@@ -87,7 +111,7 @@ struct Stacked<'m, A> {
     stack: Stack,
 }
 
-impl<A: Accumulator> Columns<A> for Stacked<'_, A> {
+impl<A: Plain> Columns<A> for Stacked<'_, A> {
     const GATHERED: bool = false;
 
     fn columns<'s>(&'s self, index: usize, range: Range<usize>, _: &'s mut Buffer) -> Matrix<'s, A> {
@@ -99,7 +123,6 @@ impl<A: Accumulator> Columns<A> for Stacked<'_, A> {
 mod tests {
     use super::*;
     use crate::cpu::element::Number;
-    use crate::cpu::memory::Plain;
     use crate::cpu::testing::{Random, assert_close, tensor, tensor_mut};
     use crate::dtype::{Element, F16};
 

@@ -6,6 +6,7 @@
 
 mod attention;
 mod blocks;
+mod bytes;
 mod check;
 mod conv;
 mod dispatch;

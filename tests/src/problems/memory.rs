@@ -277,6 +277,10 @@ fn rows() -> Problems {
         all.push(("group norm", problem(Kind::GroupNorm(spec, None), &channels, from_ref(&x))));
         all.push(("group norm with silu", problem(Kind::GroupNorm(spec, silu), &channels, &[x])));
     }
+    // An epsilon that is no f32.
+    let x = operand(F64, "b 96");
+    let doubles = Norm { kind: NormKind::Rms, axis: 1, epsilon: Scalar::float(F64, 0.1) };
+    all.push(("rms norm of doubles", problem(Kind::Norm(doubles, None), from_ref(&x), from_ref(&x))));
     for dtype in NUMBERS {
         let x = operand(dtype, "b s");
         let kind = Kind::CumSum { axis: 1, exclusive: dtype == F16, reverse: dtype == I32 };

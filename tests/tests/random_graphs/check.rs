@@ -22,9 +22,21 @@ pub struct Failure {
     pub why: String,
 }
 
-/// The passes behind which sums and products are formed in another order, or rounded less often.
-const ROUNDING: &[&str] =
-    &["conv-affine", "reduction", "norm", "norm-operand", "group-norm", "softmax", "attention", "norm-epilogue"];
+/// The passes behind which sums and products are formed in another order, or rounded less often. Products on integers are
+/// exact where the numbers' products and their sums were rounded, and biases join them; all else that is quantized keeps
+/// every bit.
+const ROUNDING: &[&str] = &[
+    "conv-affine",
+    "reduction",
+    "norm",
+    "norm-operand",
+    "group-norm",
+    "softmax",
+    "quantized-product",
+    "quantized-bias",
+    "attention",
+    "norm-epilogue",
+];
 
 /// What was seen, to show that the properties are not held by graphs of nothing.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,9 @@ mod counting;
 mod dense;
 mod index;
 mod movement;
+mod quantized;
 mod region;
+mod reordered;
 mod spelled;
 
 use lapidary::ir::builder::Builder;
@@ -181,6 +183,10 @@ const KINDS: &[Kind] = &[
     spelled::reduction,
     spelled::transpose_view,
     spelled::linear,
+    quantized::matmul,
+    quantized::matmul,
+    quantized::conv,
+    reordered::reordered,
 ];
 
 impl Grower<'_> {

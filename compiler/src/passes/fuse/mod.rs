@@ -22,7 +22,7 @@ pub fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
 }
 
 /// Whether a value depends on constants alone, so that it is computed once at load.
-fn is_derived(graph: &Graph, value: ValueId) -> bool {
+pub fn is_derived(graph: &Graph, value: ValueId) -> bool {
     if graph.constant(value).is_some() {
         return true;
     }
