@@ -213,14 +213,7 @@ impl<'p> Rows<'p> {
         let affine = Program { inputs: types, steps, outputs };
         let program = self.program.map_or_else(|| affine.clone(), |program| program.inline(0, &affine, 0));
         let outputs = vec![(Place::output(0), y.dtype)];
-        Ok(Elementwise {
-            program,
-            inputs,
-            readings: Vec::new(),
-            indices: DType::I64,
-            outputs,
-            dims: y.dims.clone(),
-        })
+        Ok(Elementwise { program, inputs, readings: Vec::new(), indices: DType::I64, outputs, dims: y.dims.clone() })
     }
 }
 

@@ -111,6 +111,14 @@ struct Frame {
     return static_cast<const Memory<type_at<I, Inputs>>*>(p.x[I]);
   }
 
+  // Where the row of a ROWS input begins that its index picks.
+  template <int I>
+  static LAPIDARY_FN i64 row_start(const P& p, const Index (&at)[RANK]) {
+    using Rows = typename Policy::Rows;
+    const Rows row = static_cast<const Rows*>(p.rows[I])[dot<RANK>(at, p.row_strides[I])];
+    return position(row, p.row_count[I]) * p.row_stride[I];
+  }
+
   static LAPIDARY_FN void load_scalars(const P& p, Registers<1, Inputs>& scalars) {
     // The registers of no inputs have no member that the lambda could name.
     if constexpr (Inputs::count > 0) {
@@ -139,10 +147,7 @@ struct Frame {
         } else if constexpr (access == Access::LINEAR) {
           load_elements<T, N>(input<I>(p), linear, values);
         } else if constexpr (access == Access::ROWS) {
-          using Rows = typename Policy::Rows;
-          const Rows row = static_cast<const Rows*>(p.rows[I])[dot<RANK>(at, p.row_strides[I])];
-          const i64 first = dot<RANK>(at, p.strides[I]) + position(row, p.row_count[I]) * p.row_stride[I];
-          load_elements<T, N>(input<I>(p), first, values);
+          load_elements<T, N>(input<I>(p), dot<RANK>(at, p.strides[I]) + row_start<I>(p, at), values);
         } else {
           const Index first = dot<RANK>(at, p.strides[I]);
           if constexpr (access == Access::INNER) {

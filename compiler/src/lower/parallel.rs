@@ -17,12 +17,7 @@ use crate::ir::{Expr, Graph, NodeId, Op, Program as Pointwise, Type, Use, ValueI
 pub(super) type Groups = BTreeMap<NodeId, Vec<NodeId>>;
 
 /// Products of one operand that attention reads through nodes that are put off.
-pub(super) fn groups(
-    graph: &Graph,
-    target: Target,
-    put_off: &BTreeSet<NodeId>,
-    at_load: &BTreeSet<ValueId>,
-) -> Groups {
+pub(super) fn groups(graph: &Graph, target: Target, put_off: &BTreeSet<NodeId>, at_load: &BTreeSet<ValueId>) -> Groups {
     let mut groups = Groups::new();
     if target == Target::Cpu {
         return groups;
@@ -78,14 +73,9 @@ fn product<'g>(graph: &'g Graph, id: NodeId, at_load: &BTreeSet<ValueId>) -> Opt
     let is_vector = |value: &ValueId| {
         let ty = graph.ty(*value);
         let (last, outer) = ty.dims.split_last().map_or((None, &[][..]), |(last, outer)| (Some(last), outer));
-        fixed(*value)
-            && last.is_some_and(|last| last.is(columns))
-            && outer.iter().all(|dim| dim.is(1))
+        fixed(*value) && last.is_some_and(|last| last.is(columns)) && outer.iter().all(|dim| dim.is(1))
     };
-    let fits = !fixed(x)
-        && fixed(weights)
-        && graph.ty(weights).dims.len() == 2
-        && vectors.iter().all(is_vector);
+    let fits = !fixed(x) && fixed(weights) && graph.ty(weights).dims.len() == 2 && vectors.iter().all(is_vector);
     fits.then(|| Product {
         x,
         weights,
@@ -211,7 +201,8 @@ MORE
 
     fn steps(more: &str) -> Vec<String> {
         let graph = GRAPH.replace("MORE", more);
-        let graph = text::parse(&graph, &|name| Some(vec![0; if name == "b" { 64 * 64 } else { 64 * 64 * 4 }].into())).expect("a graph");
+        let graph = text::parse(&graph, &|name| Some(vec![0; if name == "b" { 64 * 64 } else { 64 * 64 * 4 }].into()))
+            .expect("a graph");
         let program = lower(&graph, "sm_90a".parse().expect("a target")).expect("kernels");
         program.segment(Program::MAIN).iter().map(|step| step.label().to_owned()).collect()
     }

@@ -351,7 +351,7 @@ mod tests {
   input %0 "x" f32[2, 16, 4]
   input %1 "k" f32[n]
   %2 "s" f32[{dims}] = slice(%0) {{ {slice} dims [{dims}] }} from "S"
-  %3 "y" f32[{dims}] = pointwise(%2) {{ in f32; s0 = neg f32 in0; out s0 }} from "Y"
+  %3 "y" f32[{dims}] = cum_sum(%2) {{ axis 2 }} from "Y"
   output "y" %{output}
   output "z" %3
 }}"#

@@ -27,7 +27,10 @@ pub(super) fn put_off(
         let node = graph.node(id);
         let &[Some(result)] = &node.outputs[..] else { continue };
         let ty = graph.ty(result);
-        let fits = !at_load.contains(&result) && is_whole_bytes(ty.dtype) && !ty.dims.iter().any(is_counted);
+        let fits = !at_load.contains(&result)
+            && !graph.is_count(result)
+            && is_whole_bytes(ty.dtype)
+            && !ty.dims.iter().any(is_counted);
         if fits && moves(graph, node) && is_read(graph, node, result, &nodes, at_load) {
             nodes.insert(id);
         }
@@ -36,7 +39,8 @@ pub(super) fn put_off(
     for id in graph.order() {
         let node = graph.node(id);
         let of_view = || node.inputs.first().copied().flatten().and_then(|operand| graph.producer(operand));
-        let is_plain = matches!(node.op, Op::Reshape(_)) && !of_view().is_some_and(|producer| nodes.contains(&producer));
+        let is_plain =
+            matches!(node.op, Op::Reshape(_)) && !of_view().is_some_and(|producer| nodes.contains(&producer));
         if is_plain && !of_attention.contains(&id) {
             nodes.remove(&id);
         }
@@ -105,13 +109,7 @@ pub(super) fn picked(graph: &Graph, x: ValueId, indices: ValueId, axis: usize) -
 impl Lowering<'_> {
     /// Lowers a program some of whose operands are views on these, if that costs less than copies of them; else the views
     /// are lowered, and `false`.
-    pub(super) fn program(
-        &mut self,
-        graph: &Graph,
-        node: &Node,
-        tensors: &mut Tensors,
-        segment: SegmentId,
-    ) -> bool {
+    pub(super) fn program(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors, segment: SegmentId) -> bool {
         let (Op::Pointwise(program), &[Some(result)]) = (&node.op, &node.outputs[..]) else { return false };
         let operands: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
         let is_view = |value: &ValueId| self.views.contains_key(value) && !tensors.contains_key(value);
