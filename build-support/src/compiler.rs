@@ -9,7 +9,7 @@ use lapidary::emit::{self, Code, Emission, EmittedTarget, Runtime};
 use lapidary::folder::{self, Stale};
 use lapidary::ir::Range;
 use lapidary::lower::Target;
-use lapidary::onnx::{self, Model, Numbers};
+use lapidary::onnx::{self, Format, Model, Numbers};
 use lapidary::passes::Precision;
 use lapidary::profiles::Profiles;
 
@@ -30,6 +30,7 @@ pub struct Compiler {
     values: Vec<(String, String)>,
     elements: Vec<(String, usize)>,
     ranks: Vec<(String, usize)>,
+    formats: Vec<(String, String)>,
     cuda: Option<PathBuf>,
     contents: Contents,
     out_dir: Option<PathBuf>,
@@ -71,6 +72,7 @@ impl Compiler {
             values: Vec::new(),
             elements: Vec::new(),
             ranks: Vec::new(),
+            formats: Vec::new(),
             cuda: None,
             contents: Contents::Plans,
             out_dir: None,
@@ -127,6 +129,12 @@ impl Compiler {
         self
     }
 
+    /// The order of axes, `nchw` or `nhwc`, in which an image is given or taken that the model has in the other of the two.
+    pub fn io_format(mut self, name: impl Into<String>, format: impl Into<String>) -> Compiler {
+        self.formats.push((name.into(), format.into()));
+        self
+    }
+
     /// The CUDA toolkit (or the NVRTC library, or the nvcc) that compiles the kernels; by default what `CUDA_HOME` or
     /// else `NVCC` names.
     pub fn cuda(mut self, toolkit: impl Into<PathBuf>) -> Compiler {
@@ -166,6 +174,7 @@ impl Compiler {
             model.set_rank(input, *rank)?;
         }
         self.fix_inputs(&mut model)?;
+        self.set_formats(&mut model)?;
         let beside = self.model.parent().unwrap_or(Path::new(""));
         for location in model.external.mapped() {
             cargo::rerun_if_changed(&beside.join(location))?;
@@ -194,6 +203,17 @@ impl Compiler {
             match elements.parse::<Numbers>() {
                 Ok(value) => model.fix_input(name, &value)?,
                 Err(why) => wrong.push(format!("value {name:?}: {why}")),
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::Call(wrong)) }
+    }
+
+    fn set_formats(&self, model: &mut Model) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for (name, format) in &self.formats {
+            match format.parse::<Format>() {
+                Ok(format) => model.formats.push((name.clone(), format)),
+                Err(why) => wrong.push(format!("io_format {name:?}: {why}")),
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::Call(wrong)) }

@@ -133,6 +133,7 @@ pub const CODES: &[Code] = &[
     Code { code: "E0412", meaning: "an input is too large for any memory" },
     Code { code: "E0413", meaning: "an input cannot be given the value that the caller fixes" },
     Code { code: "E0414", meaning: "an input cannot have the elements or the rank that the caller states" },
+    Code { code: "E0415", meaning: "an input or output cannot have the format that the caller asks for" },
     Code { code: "E0501", meaning: "a target has no kernel for an operation" },
     Code { code: "E0502", meaning: "neighbours were not fused, for a reason that the caller denies" },
     Code { code: "E0601", meaning: "kernels must be compiled and no CUDA compiler was found" },

@@ -195,6 +195,47 @@ fn an_input_can_be_fixed() {
     assert!(scratch.read("crate/README.md").contains("| input `axes`, fixed | `1` |\n| written by |"));
 }
 
+/// Images `y` of images `x`: f32[n, 2, 1, 3].
+fn images() -> Vec<u8> {
+    let model = Builder::new("images").input("x", FLOAT, &["n", "2", "1", "3"]);
+    model.node("Relu", &["x"], "y").output("y").bytes()
+}
+
+/// The cases of a folder are as the model has its tensors, whatever the interface has.
+#[test]
+fn the_interface_has_the_format_that_was_asked_for() {
+    let scratch = Scratch::with(images());
+    let (nchw, nhwc) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    scratch.write("x.npy", &npy("<f4", "1, 1, 3, 2", &floats(&nhwc)));
+    scratch.write("test_data_set_0/input_0.pb", &tensor(&[1, 2, 1, 3], &nchw));
+    scratch.write("test_data_set_0/output_0.pb", &tensor(&[1, 2, 1, 3], &nchw));
+    let written = |dims: &str, values: &[f32]| npy("<f4", dims, &floats(values));
+    for target in ["reference", "cpu"] {
+        let run = format!("run model.onnx --target {target} --input x=x.npy -o out --io-format x=nhwc");
+        scratch.done(&run);
+        assert_eq!(scratch.files("out")[&PathBuf::from("y.npy")], written("1, 2, 1, 3,", &nchw), "{target}");
+        scratch.done(&format!("{run} --io-format y=nhwc"));
+        assert_eq!(scratch.files("out")[&PathBuf::from("y.npy")], written("1, 1, 3, 2,", &nhwc), "{target}");
+        scratch.done(&format!("verify . --target {target} --io-format x=nhwc --io-format y=nhwc"));
+        scratch.done(&format!("verify . --target {target} --io-format y=nchw"));
+    }
+    let inspect = "inspect model.onnx --stage passes --io-format x=nhwc";
+    assert!(scratch.done(inspect).out.contains("= transpose("));
+    assert!(!scratch.done(&format!("{inspect} --io-format y=nhwc")).out.contains("= transpose("));
+    scratch.done("bench model.onnx --duration 0.01 --io-format x=nhwc --dim n=2");
+    scratch.done("compile model.onnx -o crate --target cpu --dim n=2:3:4 --io-format x=nhwc");
+    assert!(
+        scratch.read("crate/README.md").contains("| `x` | `f32` | `n, 1, 3, 2` |"),
+        "{}",
+        scratch.read("crate/README.md")
+    );
+    scratch.refused("check model.onnx --io-format x=nchw16", 2, &["\"nchw16\" is no format", "nchw and nhwc"]);
+    scratch.refused(&format!("{inspect} --io-format x=nchw"), 1, &["E0415", "two formats"]);
+    scratch.refused("inspect model.onnx --io-format z=nhwc", 1, &["E0415", "no input or output \"z\"", "\"x\", \"y\""]);
+    scratch.write("flat.onnx", &two_outputs());
+    scratch.refused("inspect flat.onnx --io-format x=nhwc", 1, &["E0415", "\"x\" has 2 axes"]);
+}
+
 /// y = x with z behind it, where x and y are sequences of f32[3].
 fn inserted() -> Vec<u8> {
     let model = Builder::new("inserted").input("x", FLOAT, &["3"]).input("z", FLOAT, &["3"]);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lapidary::diag::{Place, quoted};
 use lapidary::ir::eval::Tensor;
 use lapidary::onnx::proto::ValueInfoProto;
-use lapidary::onnx::{self, Fixed, Model, Numbers, Stored, Structure, structure};
+use lapidary::onnx::{self, Fixed, Format, Model, Numbers, Stored, Structure, structure};
 use lapidary::profiles::Profiles;
 use serde::Deserialize;
 
@@ -204,9 +204,23 @@ impl CaseDir {
         Ok(())
     }
 
+    /// Brings the tensors of the cases, which are as the model has them, into the formats of the interface.
+    pub fn take_formats(&mut self, inputs: &[onnx::Input], formats: &[(String, Format)]) {
+        let asked = |name: &str| formats.iter().find(|(asked, _)| asked == name).map(|(_, format)| *format);
+        for case in &mut self.cases {
+            let given = inputs.iter().map(|input| input.name.as_str()).zip(&mut case.inputs);
+            let expected = case.outputs.iter_mut().map(|expected| (expected.name.as_str(), &mut expected.tensor));
+            for (name, tensor) in given.chain(expected) {
+                if let Some(format) = asked(name) {
+                    *tensor = format.tensor(tensor.clone());
+                }
+            }
+        }
+    }
+
     /// Profiles that hold every case: from the smallest to the largest extent of each symbolic dimension.
     pub fn profiles(&self, model: &Model) -> Result<Profiles, Failure> {
-        let inputs = onnx::inputs(model)?;
+        let inputs = onnx::interface(model)?;
         let shapes = self.cases.iter().flat_map(|case| inputs.iter().zip(&case.inputs));
         Ok(Profiles::holding(shapes.map(|(input, tensor)| (input.symbols.as_slice(), tensor.dims.as_slice()))))
     }

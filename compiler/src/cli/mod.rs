@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use lapidary::diag::Diagnostics;
-use lapidary::onnx::{self, Model, Numbers};
+use lapidary::onnx::{self, Format as IoFormat, Model, Numbers};
 use lapidary::passes::{Limits, PassName, Precision, Reason};
 use lapidary::profiles::Profiles;
 
@@ -89,6 +89,7 @@ impl ModelArgs {
         }
         self.shape.state_structure(&mut model)?;
         self.shape.fix(&mut model)?;
+        model.formats.clone_from(&self.shape.formats);
         Ok(model)
     }
 }
@@ -109,6 +110,10 @@ struct ShapeArgs {
     /// The rank of an input without a shape, whose dimensions are then NAME.0, NAME.1 and so on.
     #[arg(long = "rank", value_name = "NAME=RANK", value_parser = parse_count)]
     ranks: Vec<(String, usize)>,
+    /// The order of the axes in which an image is given or taken that the model has in the other: nhwc for [n, h, w, c] of an
+    /// input or output [n, c, h, w], nchw for the reverse.
+    #[arg(long = "io-format", value_name = "NAME=FORMAT", value_parser = IoFormat::parse)]
+    formats: Vec<(String, IoFormat)>,
     /// The type that f32 arithmetic is done in: fp32, tf32, fp16, bf16.
     #[arg(long, default_value = "fp32")]
     precision: Precision,

@@ -37,7 +37,7 @@ impl Run {
     /// Runs the model once and writes its outputs.
     pub fn run(self) -> Result<(), Failure> {
         let model = self.model.load()?;
-        let ports = onnx::inputs(&model)?;
+        let ports = onnx::interface(&model)?;
         let inputs = self.read(&ports)?;
         let mut options = engine::options(&self.model.shape);
         // Dimensions that no --dim names take the extents of the inputs.

@@ -50,6 +50,8 @@ impl Verify {
         let mut model = onnx::load(&self.case_dir.join("model.onnx"))?;
         let mut dir = CaseDir::read(&self.case_dir, &mut model, &self.shape)?;
         let inputs = onnx::inputs(&model)?;
+        model.formats.clone_from(&self.shape.formats);
+        dir.take_formats(&inputs, &model.formats);
         self.shape.fix(&mut model)?;
         dir.take_fixed(&inputs, &model.fixed)?;
         let mut profiles = self.shape.profiles();

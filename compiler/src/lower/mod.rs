@@ -7,6 +7,7 @@
 mod control;
 mod counts;
 mod cpu;
+mod pairs;
 mod parallel;
 mod parts;
 mod program;
@@ -173,6 +174,9 @@ impl Lowering<'_> {
             Target::Cpu => of_attention,
             Target::Cuda(_) => readings::put_off(graph, of_attention, &self.at_load, &|expr| self.is_counted(expr)),
         };
+        let grouped = groups.values().flatten().copied().collect::<BTreeSet<NodeId>>();
+        let pairs = self.pairs(graph, &put_off.union(&grouped).copied().collect());
+        self.done.extend(pairs.values().map(|pair| pair.first));
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -183,6 +187,8 @@ impl Lowering<'_> {
             let node = graph.node(id);
             if put_off.contains(&id) {
                 self.defer(graph, node, tensors, segment);
+            } else if let Some(pair) = pairs.get(&id) {
+                self.pair(graph, pair, node, tensors, segment);
             } else {
                 self.node(graph, node, tensors, segment);
             }
@@ -471,6 +477,9 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Slice { starts, .. } => starts.iter().collect(),
         Kind::Pad { lo, .. } => lo.iter().collect(),
         Kind::Extents(values) => values.iter().collect(),
+        Kind::Pair(pair) => {
+            [&pair.first, &pair.second].into_iter().flat_map(|problem| extents_of(&problem.kind)).collect()
+        }
         Kind::Attention(_, places) => places.iter().flat_map(of_place).collect(),
         Kind::Elementwise(_, readings) => readings.iter().flat_map(of_reading).collect(),
         Kind::Pointwise(_)
@@ -545,5 +554,6 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Range => "range",
         Kind::Extents(_) => "extents",
         Kind::Copy => "copy",
+        Kind::Pair(_) => "pair",
     }
 }

@@ -21,11 +21,11 @@ pub use self::loops::{Body, Carried, Takes};
 use self::unsupported::Unsupported;
 use super::attrs::Attrs;
 use super::elements::element_name;
-use super::functions;
 use super::inputs::too_many_axes;
 use super::ops::{self, Cx, Fault, Import, Imported, Items, OpDef, Turn};
 use super::proto::{GraphProto, NodeProto};
 use super::{Model, TensorRef};
+use super::{formats, functions};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 use crate::ir::{Builder, Constant, Expr, Graph, Origin, Range, Symbol, SymbolSource, Type, ValueId, check_bytes};
 use crate::profiles::{self, Profiles};
@@ -69,6 +69,7 @@ pub fn import(model: &Model, profiles: &Profiles) -> Result<Graph> {
     }
     drop_unread_symbols(&mut graph);
     typical::settle(&mut graph, profiles)?;
+    formats::apply(&mut graph, &model.formats)?;
     Ok(graph)
 }
 

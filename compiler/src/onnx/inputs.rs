@@ -37,6 +37,18 @@ pub fn inputs(model: &Model) -> Result<Vec<Input>> {
     errors.or(inputs)
 }
 
+/// The inputs of a model as the compiled model takes them: in the formats that were asked for.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn interface(model: &Model) -> Result<Vec<Input>> {
+    let asked = |input: Input| match model.formats.iter().find(|(name, _)| *name == input.name) {
+        Some((_, format)) => format.input(input),
+        None => input,
+    };
+    Ok(inputs(model)?.into_iter().map(asked).collect())
+}
+
 fn input(info: &ValueInfoProto) -> Result<Input> {
     let at = Place::value(info.name());
     let refused = |what: &str| Diagnostic::error("E0405", at.clone(), what);

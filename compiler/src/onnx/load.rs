@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::external::{External, map_file};
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto, TensorProto};
-use super::{Fixed, TensorRef, sparse, tensor, wire};
+use super::{Fixed, Format, TensorRef, sparse, tensor, wire};
 use crate::diag::{Diagnostic, Diagnostics, Place, Result, quoted};
 
 /// Versions of the `ai.onnx` operator set that are read.
@@ -25,7 +25,8 @@ pub const OPSETS: RangeInclusive<i64> = 6..=28;
 /// Versions of the file format that are read. Version 3 (2017) is the first with operator sets.
 const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
-/// An ONNX model and the files it lies in. Read-only, but for inputs that become constants ([`Model::fix_input`]).
+/// An ONNX model and the files it lies in. Read-only, but for inputs that become constants ([`Model::fix_input`]),
+/// and for what the interface is to be.
 #[derive(Debug)]
 pub struct Model {
     /// The decoded file.
@@ -36,6 +37,8 @@ pub struct Model {
     pub dir: Option<PathBuf>,
     /// The inputs that were made constants, in the order of the calls.
     pub fixed: Vec<Fixed>,
+    /// The inputs and outputs that the interface has in another order of axes than the model.
+    pub formats: Vec<(String, Format)>,
     bytes: Bytes,
     sha256: OnceLock<[u8; 32]>,
 }
@@ -122,7 +125,7 @@ fn checked(bytes: Bytes, dir: Option<&Path>, at: Place) -> Result<Model> {
     found.check()?;
     let external = External::open(stored.tensors.iter().copied(), dir);
     let dir = dir.map(Path::to_owned);
-    Ok(Model { proto, external, dir, fixed: Vec::new(), bytes, sha256: OnceLock::new() })
+    Ok(Model { proto, external, dir, fixed: Vec::new(), formats: Vec::new(), bytes, sha256: OnceLock::new() })
 }
 
 fn decode(bytes: &Bytes, at: &Place) -> Result<ModelProto> {

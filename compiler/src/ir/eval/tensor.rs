@@ -4,9 +4,10 @@
 //! what an operation is.
 
 use bytes::Bytes;
+use lapidary_runtime::op::{MAX_RANK, Transpose};
 use lapidary_runtime::{BF16, DType, F16};
 
-use super::{index, lowp};
+use super::{index, lowp, movement};
 
 /// A tensor: row-major elements, packed as ONNX packs `raw_data` (little-endian; sub-byte types low bits first).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,16 @@ impl Tensor {
     /// The same elements under other extents.
     pub fn reshaped(&self, dims: Vec<usize>) -> Result<Tensor, String> {
         Tensor::new(self.dtype, dims, self.bytes.clone())
+    }
+
+    /// The tensor whose axis `k` is this one's axis `axes[k]`, each of which is named once.
+    pub fn transposed(&self, axes: &[usize]) -> Tensor {
+        let mut spec = Transpose { rank: axes.len() as u8, perm: [0; MAX_RANK] };
+        spec.perm.iter_mut().zip(axes).for_each(|(to, axis)| *to = *axis as u8);
+        match movement::transpose(&spec, self) {
+            Ok(moved) => moved.into_iter().next().unwrap_or_else(|| self.clone()),
+            Err(why) => crate::bug!("{why}"),
+        }
     }
 
     /// The elements, decoded exactly.
