@@ -168,7 +168,7 @@ impl Lowering<'_> {
     }
 
     /// Whether a formula has a symbol whose value a run computes.
-    fn is_counted(&self, expr: &Expr) -> bool {
+    pub(super) fn is_counted(&self, expr: &Expr) -> bool {
         let is_count = |name: &std::sync::Arc<str>| {
             let symbol = self.symbols.symbols.get(name);
             symbol.is_none_or(|symbol| !matches!(symbol.source, SymbolSource::Input { .. }))
@@ -226,7 +226,7 @@ pub(super) fn constants(graph: &Graph) -> BTreeSet<ValueId> {
 }
 
 /// The byte at which a slice that is one range of its operand begins.
-fn range_start(graph: &Graph, node: &Node, operand: ValueId) -> Option<Expr> {
+pub(super) fn range_start(graph: &Graph, node: &Node, operand: ValueId) -> Option<Expr> {
     let Op::Slice { starts, steps, dims } = &node.op else { return None };
     let ty = graph.ty(operand);
     let bytes = whole_bytes(ty.dtype.bits())?;
@@ -354,7 +354,7 @@ mod tests {
   input %0 "x" f32[2, 16, 4]
   input %1 "k" f32[n]
   %2 "s" f32[{dims}] = slice(%0) {{ {slice} dims [{dims}] }} from "S"
-  %3 "y" f32[{dims}] = pointwise(%2) {{ in f32; s0 = neg f32 in0; out s0 }} from "Y"
+  %3 "y" f32[{dims}] = cum_sum(%2) {{ axis 2 }} from "Y"
   output "y" %{output}
   output "z" %3
 }}"#
