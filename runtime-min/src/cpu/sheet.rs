@@ -9,8 +9,11 @@ use crate::cpu::memory::Buffer;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
-/// Positions that are folded side by side: they stay in the first-level cache from tap to tap.
-const PIECE: usize = 512;
+/// Positions that are folded side by side, so that their sums fill vector registers and no sum waits for the last.
+const WIDE: usize = 64;
+
+/// The same near the end of a line; elements that are copied at a time.
+const NARROW: usize = 16;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
@@ -38,27 +41,41 @@ impl Sheets {
 
     /// Splits the plane `x`; what lies outside of it is `outside`.
     pub fn split<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
+        vectorize(
+            #[inline(always)]
+            || self.split_rows(x, outside, sheets),
+        );
+    }
+
+    #[inline(always)]
+    fn split_rows<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
         let [d, h, w] = &self.axes;
         let [depth, height, width] = self.extents;
         let inside = |axis: &Axis, at: usize| at.checked_sub(axis.pad_lo).filter(|&at| at < axis.input);
-        let mut rows = sheets.chunks_exact_mut(width);
+        let mut row = 0;
         for sheet in 0..d.stride * h.stride * w.stride {
             let (of_d, of_h, of_w) = (sheet / (h.stride * w.stride), sheet / w.stride % h.stride, sheet % w.stride);
             // The first of a row's elements, and where they end.
             let first = w.pad_lo.saturating_sub(of_w).div_ceil(w.stride).min(width);
             let end = (w.pad_lo + w.input).saturating_sub(of_w).div_ceil(w.stride).clamp(first, width);
             for z in (0..depth).map(|z| inside(d, z * d.stride + of_d)) {
-                for (y, to) in (0..height).map(|y| inside(h, y * h.stride + of_h)).zip(&mut rows) {
+                for y in (0..height).map(|y| inside(h, y * h.stride + of_h)) {
+                    // With the rows that come, which a copy may reach into.
+                    let to = &mut sheets[row * width..];
+                    row += 1;
                     let (Some(z), Some(y)) = (z, y) else {
-                        to.fill(outside);
+                        to[..width].fill(outside);
                         continue;
                     };
-                    to[..first].fill(outside);
-                    to[end..].fill(outside);
                     if first < end {
-                        let from = &x[(z * h.input + y) * w.input..][..w.input];
-                        every(&from[first * w.stride + of_w - w.pad_lo..], w.stride, &mut to[first..end]);
+                        let from = &x[(z * h.input + y) * w.input + first * w.stride + of_w - w.pad_lo..];
+                        match w.stride {
+                            1 => copy_row(from, &mut to[first..], end - first),
+                            stride => every(from, stride, &mut to[first..end]),
+                        }
                     }
+                    to[..first].fill(outside);
+                    to[end..width].fill(outside);
                 }
             }
         }
@@ -109,8 +126,8 @@ impl Sheets {
                 || fold_line(&sheets[z * height * width..], offsets, folded, start, &weight, &step),
             );
             if !direct {
-                for (out, row) in out.chunks_exact_mut(w.output).zip(flat.chunks(width)) {
-                    out.copy_from_slice(&row[..w.output]);
+                for row in 0..h.output {
+                    copy_row(&flat[row * width..], &mut out[row * w.output..], w.output);
                 }
             }
         }
@@ -127,27 +144,61 @@ fn fold_line<A: Arith, W: Copy>(
     weight: &impl Fn(usize) -> W,
     step: &impl Fn(A, A, W) -> A,
 ) {
-    for (k, out) in out.chunks_mut(PIECE).enumerate() {
-        let len = out.len();
-        let tap = |tap: usize| (&x[k * PIECE + offsets[tap] as usize..][..len], weight(tap));
-        let quads = offsets.len() / 4 * 4;
-        out.fill(start);
-        for first in (0..quads).step_by(4) {
-            let [(x0, w0), (x1, w1), (x2, w2), (x3, w3)] = [0, 1, 2, 3].map(|i| tap(first + i));
-            for ((((out, x0), x1), x2), x3) in out.iter_mut().zip(x0).zip(x1).zip(x2).zip(x3) {
-                *out = step(step(step(step(*out, *x0, w0), *x1, w1), *x2, w2), *x3, w3);
-            }
+    let mut at = 0;
+    let (wide, rest) = out.as_chunks_mut::<WIDE>();
+    for out in wide {
+        *out = fold_block(&x[at..], offsets, start, weight, step);
+        at += WIDE;
+    }
+    let (narrow, rest) = rest.as_chunks_mut::<NARROW>();
+    for out in narrow {
+        *out = fold_block(&x[at..], offsets, start, weight, step);
+        at += NARROW;
+    }
+    for out in rest {
+        let [folded] = fold_block(&x[at..], offsets, start, weight, step);
+        *out = folded;
+        at += 1;
+    }
+}
+
+/// The folds of `N` neighbouring positions, which stay in registers from tap to tap.
+#[inline(always)]
+fn fold_block<A: Arith, W: Copy, const N: usize>(
+    x: &[A],
+    offsets: &[u64],
+    start: A,
+    weight: &impl Fn(usize) -> W,
+    step: &impl Fn(A, A, W) -> A,
+) -> [A; N] {
+    let mut folded = [start; N];
+    for (tap, &offset) in offsets.iter().enumerate() {
+        let (x, weight) = (&x[offset as usize..][..N], weight(tap));
+        for (folded, x) in folded.iter_mut().zip(x) {
+            *folded = step(*folded, *x, weight);
         }
-        for (x, weight) in (quads..offsets.len()).map(tap) {
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = step(*out, *x, weight);
-            }
-        }
+    }
+    folded
+}
+
+/// Copies `from` to the front of `to`. Up to a block more is written behind it, with whatever follows in `source` behind
+/// `from`: rows that are written one behind the other are copied block by block then, not call by call.
+#[inline(always)]
+fn copy_row<A: Copy>(source: &[A], to: &mut [A], len: usize) {
+    let padded = len.next_multiple_of(NARROW);
+    if source.len() < padded || to.len() < padded {
+        return to[..len].copy_from_slice(&source[..len]);
+    }
+    let (from, _) = source[..padded].as_chunks::<NARROW>();
+    let (to, _) = to[..padded].as_chunks_mut::<NARROW>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
     }
 }
 
 /// `to[i] = from[i * stride]`
-fn every<A: Copy>(from: &[A], stride: usize, to: &mut [A]) {
+#[inline(always)]
+pub fn every<A: Copy>(from: &[A], stride: usize, to: &mut [A]) {
     match stride {
         1 => to.copy_from_slice(&from[..to.len()]),
         2 => {
