@@ -9,11 +9,8 @@ use crate::cpu::memory::Buffer;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
-/// Positions that are folded side by side, so that their sums fill vector registers and no sum waits for the last.
-const WIDE: usize = 64;
-
-/// The same near the end of a line; elements that are copied at a time.
-const NARROW: usize = 16;
+/// Elements of a block: positions that are folded side by side, and what is copied at a time.
+const BLOCK: usize = 16;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
@@ -120,16 +117,19 @@ impl Sheets {
         for (z, out) in out.chunks_exact_mut((h.output * w.output).max(1)).enumerate() {
             // A row of positions is as long as a row of the sheet; where that is longer, the rest is dropped.
             let direct = width == w.output;
-            let folded = if direct { &mut *out } else { &mut flat[..count] };
+            let sheets = &sheets[z * height * width..];
             vectorize(
                 #[inline(always)]
-                || fold_line(&sheets[z * height * width..], offsets, folded, start, &weight, &step),
+                || {
+                    if direct {
+                        return fold_line(sheets, offsets, out, start, &weight, &step);
+                    }
+                    fold_line(sheets, offsets, &mut flat[..count], start, &weight, &step);
+                    for row in 0..h.output {
+                        copy_row(&flat[row * width..], &mut out[row * w.output..], w.output);
+                    }
+                },
             );
-            if !direct {
-                for row in 0..h.output {
-                    copy_row(&flat[row * width..], &mut out[row * w.output..], w.output);
-                }
-            }
         }
     }
 }
@@ -145,52 +145,61 @@ fn fold_line<A: Arith, W: Copy>(
     step: &impl Fn(A, A, W) -> A,
 ) {
     let mut at = 0;
-    let (wide, rest) = out.as_chunks_mut::<WIDE>();
-    for out in wide {
-        *out = fold_block(&x[at..], offsets, start, weight, step);
-        at += WIDE;
+    while at + 4 * BLOCK <= out.len() {
+        // Four blocks at a time, as a sum waits for the last one; each stays in registers from tap to tap.
+        let [mut a, mut b, mut c, mut d] = [[start; BLOCK]; 4];
+        for (tap, &offset) in offsets.iter().enumerate() {
+            let (blocks, _) = x[at + offset as usize..][..4 * BLOCK].as_chunks::<BLOCK>();
+            let weight = weight(tap);
+            a = fold_tap(a, &blocks[0], weight, step);
+            b = fold_tap(b, &blocks[1], weight, step);
+            c = fold_tap(c, &blocks[2], weight, step);
+            d = fold_tap(d, &blocks[3], weight, step);
+        }
+        let (to, _) = out[at..][..4 * BLOCK].as_chunks_mut::<BLOCK>();
+        (to[0], to[1], to[2], to[3]) = (a, b, c, d);
+        at += 4 * BLOCK;
     }
-    let (narrow, rest) = rest.as_chunks_mut::<NARROW>();
-    for out in narrow {
-        *out = fold_block(&x[at..], offsets, start, weight, step);
-        at += NARROW;
-    }
-    for out in rest {
-        let [folded] = fold_block(&x[at..], offsets, start, weight, step);
-        *out = folded;
-        at += 1;
+    while at < out.len() {
+        if out.len() < BLOCK {
+            let fold = |folded: A, (tap, &offset): (usize, &u64)| step(folded, x[at + offset as usize], weight(tap));
+            out[at] = offsets.iter().enumerate().fold(start, fold);
+            at += 1;
+            continue;
+        }
+        // The last block ends with the line, and folds again what the one before has.
+        at = at.min(out.len() - BLOCK);
+        let mut folded = [start; BLOCK];
+        for (tap, &offset) in offsets.iter().enumerate() {
+            let (blocks, _) = x[at + offset as usize..][..BLOCK].as_chunks::<BLOCK>();
+            folded = fold_tap(folded, &blocks[0], weight(tap), step);
+        }
+        out[at..][..BLOCK].copy_from_slice(&folded);
+        at += BLOCK;
     }
 }
 
-/// The folds of `N` neighbouring positions, which stay in registers from tap to tap.
+/// Neighbouring positions with one more tap.
 #[inline(always)]
-fn fold_block<A: Arith, W: Copy, const N: usize>(
-    x: &[A],
-    offsets: &[u64],
-    start: A,
-    weight: &impl Fn(usize) -> W,
+fn fold_tap<A: Arith, W: Copy>(
+    folded: [A; BLOCK],
+    x: &[A; BLOCK],
+    weight: W,
     step: &impl Fn(A, A, W) -> A,
-) -> [A; N] {
-    let mut folded = [start; N];
-    for (tap, &offset) in offsets.iter().enumerate() {
-        let (x, weight) = (&x[offset as usize..][..N], weight(tap));
-        for (folded, x) in folded.iter_mut().zip(x) {
-            *folded = step(*folded, *x, weight);
-        }
-    }
-    folded
+) -> [A; BLOCK] {
+    core::array::from_fn(|k| step(folded[k], x[k], weight))
 }
 
 /// Copies `from` to the front of `to`. Up to a block more is written behind it, with whatever follows in `source` behind
 /// `from`: rows that are written one behind the other are copied block by block then, not call by call.
 #[inline(always)]
 fn copy_row<A: Copy>(source: &[A], to: &mut [A], len: usize) {
-    let padded = len.next_multiple_of(NARROW);
+    let padded = len.next_multiple_of(BLOCK);
     if source.len() < padded || to.len() < padded {
         return to[..len].copy_from_slice(&source[..len]);
     }
-    let (from, _) = source[..padded].as_chunks::<NARROW>();
-    let (to, _) = to[..padded].as_chunks_mut::<NARROW>();
+    let (from, _) = source[..padded].as_chunks::<BLOCK>();
+    let (to, _) = to[..padded].as_chunks_mut::<BLOCK>();
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }

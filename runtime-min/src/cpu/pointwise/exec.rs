@@ -125,9 +125,12 @@ macro_rules! float_step {
                             Task::Gate(gate) => {
                                 let [scale, shift, low, high] = [gate.scale, gate.shift, gate.low, gate.high]
                                     .map(|bits| <$t>::from(f32::from_bits(bits)));
+                                // The bounds are numbers, so that NaN passes both.
+                                let raised = |x: $t| if x <= low { low } else { x };
+                                let lowered = |x: $t| if x >= high { high } else { x };
                                 match gate.first {
-                                    Side::Low => chunk.map(|x: $t| x * (x * scale + shift).larger(low).smaller(high)),
-                                    Side::High => chunk.map(|x: $t| x * (x * scale + shift).smaller(high).larger(low)),
+                                    Side::Low => chunk.map(|x: $t| x * lowered(raised(x * scale + shift))),
+                                    Side::High => chunk.map(|x: $t| x * raised(lowered(x * scale + shift))),
                                 }
                             }
                             Task::Op(op) => match op {

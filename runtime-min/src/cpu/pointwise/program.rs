@@ -254,7 +254,8 @@ fn gate(program: &Program<'_>, last_use: &[usize], k: usize) -> Option<(Gate, Ar
         Arg::Step(k) => program.steps[usize::from(k)].dtype,
         Arg::Imm(_) => return None,
     };
-    let found = is_gate && dtype == DType::F32 && last_use[at + 1] == last;
+    let bounded = [low, high].iter().all(|bound| !f32::from_bits(*bound).is_nan());
+    let found = is_gate && bounded && dtype == DType::F32 && last_use[at + 1] == last;
     found.then_some((Gate { scale, shift, low, high, first }, x, last))
 }
 
