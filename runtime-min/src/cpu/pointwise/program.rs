@@ -147,6 +147,9 @@ pub struct Compiled {
     /// For each result the place and the type of its value.
     pub outputs: Vec<(Loc, DType)>,
     pub temps: usize,
+    /// Whether the last step that reads input 0 comes before the first that writes a result, so that the two may be the same
+    /// memory.
+    pub reads_first: bool,
 }
 
 /// A value while compiling: its type and its place.
@@ -175,6 +178,7 @@ pub fn compile(program: &Program<'_>, stored: &[DType]) -> Result<Compiled, Stri
         steps: Vec::new(),
         outputs: Vec::new(),
         temps: 0,
+        reads_first: false,
     };
     if stored.len() != program.outputs.len() {
         return Err(format!("a program of {} results is stored to {}", program.outputs.len(), stored.len()));
@@ -197,6 +201,11 @@ pub fn compile(program: &Program<'_>, stored: &[DType]) -> Result<Compiled, Stri
         }
         compiler.out.outputs.push((value.loc, value.dtype));
     }
+    let reads = |step: &Prepared| step.args.contains(&Loc::Input(0));
+    let writes = |step: &Prepared| matches!(step.to, Loc::Output(_));
+    let steps = &compiler.out.steps;
+    let first_write = steps.iter().position(writes).unwrap_or(steps.len());
+    compiler.out.reads_first = !steps[first_write..].iter().any(reads);
     Ok(compiler.out)
 }
 
