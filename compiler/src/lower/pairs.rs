@@ -43,8 +43,7 @@ impl Lowering<'_> {
         let &[Some(result)] = &node.outputs[..] else { return None };
         let &[Use::Operand(reader, at)] = &graph.uses(result)[..] else { return None };
         // What weights alone decide is computed once, at load.
-        let computed = node.inputs.iter().flatten().any(|value| graph.constant(*value).is_none());
-        if !computed || self.is_count(graph, result) {
+        if self.at_load.contains(&result) || self.is_count(graph, result) {
             return None;
         }
         let second = graph.node(reader);

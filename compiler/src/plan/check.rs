@@ -15,6 +15,9 @@ use super::{Plan, Scratch};
 use crate::lower::{BufferId, Loop, Program, Residency, SegmentId, Step, Tensor, TensorId, Work};
 use crate::select::Pick;
 
+/// A part of a buffer that kernels read or write begins at a multiple of this many bytes.
+const LOAD: i64 = 16;
+
 /// What kernels may rely on: each buffer starts at a multiple of this many bytes.
 const ALIGNMENT: u64 = 256;
 
@@ -231,6 +234,9 @@ impl Replay<'_> {
         }
         if let Pick::Kernels(candidate) = plan.chosen.pick(segment, step) {
             candidate.launches.iter().for_each(|launch| self.counters(launch, &work.label));
+            for tensor in work.inputs.iter().chain(&work.outputs).flatten() {
+                self.begins_well(*tensor, &work.label);
+            }
         }
         for input in work.inputs.iter().flatten() {
             self.read(*input, &work.label);
@@ -247,6 +253,15 @@ impl Replay<'_> {
         }
         for scratch in scratch() {
             self.read_buffer(scratch.buffer, &work.label);
+        }
+    }
+
+    /// Whether a tensor of kernels begins where their widest loads may.
+    fn begins_well(&mut self, tensor: TensorId, step: &str) {
+        let tensor = self.plan.chosen.program.tensor(tensor);
+        if let Some(at) = tensor.at.clone().filter(|at| at.terms().any(|(_, bytes)| bytes % LOAD != 0)) {
+            let name = tensor.name.clone();
+            self.error(format!("{step}: {name} begins at byte {at}, and kernels load {LOAD} bytes at once"));
         }
     }
 
@@ -474,6 +489,13 @@ mod tests {
         notices_in_parts("b", "256*n + 16", "reaches from byte");
         notices_in_parts("a", "-16", "reaches from byte");
         notices_in_parts("d", "512*n", "reaches from byte");
+        let graph = text::parse(PARTS, &|_| None).expect("a graph");
+        let program = lower(&graph, "sm_90a".parse::<Target>().expect("a target")).expect("kernels");
+        let mut plan = plan(select_by(program, &mut |_, _| 0));
+        let part = plan.chosen.program.tensors.iter_mut().find(|tensor| &*tensor.name == "d");
+        part.expect("a part").at = Some("256*n + 8".parse().expect("a formula"));
+        let errors = check(plan).map(|_| ()).expect_err("a crooked part").join("; ");
+        assert!(errors.contains("begins at byte"), "{errors}");
     }
 
     /// A loop that carries a and reads the capture c in every round, and collects b.

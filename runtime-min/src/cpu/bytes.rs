@@ -126,7 +126,7 @@ fn block(shape: Shape) -> [usize; 2] {
 
 /// The same where each block packs its columns: whole columns.
 fn gathered_block(shape: Shape) -> [usize; 2] {
-    let most = (PACKED / shape.inner.max(1)).next_multiple_of(WIDE);
+    let most = (PACKED / shape.inner.max(1)).next_multiple_of(WIDE).max(WIDE);
     let across = shape.cols.div_ceil(most).max(parts_of(shape).min(shape.cols.div_ceil(WIDE * LEAST)));
     let down = parts_of(shape).div_ceil(across).min(shape.rows.div_ceil(TALL * LEAST));
     [even(shape.rows, down, TALL), even(shape.cols, across, WIDE)]

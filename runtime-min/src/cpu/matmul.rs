@@ -42,8 +42,13 @@ fn of_bytes(
     room: Room<'_>,
 ) {
     let Some((shape, left, right)) = stacks(spec, a, b, out) else { return };
-    let matrix = |index: usize| left.matrix(a.bytes, index);
-    let lefts = Lefts { count: shape.batch, matrix: &matrix, of: &|index| index };
+    // Each matrix that is stored is packed once, however many products take it.
+    let matrix = |stored: usize| left.stored(a.bytes, stored);
+    let lefts = Lefts {
+        count: a.bytes.len() / (left.rows * left.cols).max(1),
+        matrix: &matrix,
+        of: &|index| left.batch.at(index),
+    };
     let right = Stacked { data: b.bytes, stack: right };
     bytes::multiply(shape, signed, &lefts, &right, out, epilogue, room);
 }
@@ -80,9 +85,15 @@ impl Stack {
         Stack { rows, cols, transposed, batch: Layout::new(batch, outer) }
     }
 
+    /// The matrix that product `index` takes.
     fn matrix<'m, T>(&self, data: &'m [T], index: usize) -> Matrix<'m, T> {
+        self.stored(data, self.batch.at(index))
+    }
+
+    /// The matrix at place `index` of those that there are.
+    fn stored<'m, T>(&self, data: &'m [T], index: usize) -> Matrix<'m, T> {
         let size = self.rows * self.cols;
-        let data = &data[self.batch.at(index) * size..][..size];
+        let data = &data[index * size..][..size];
         if self.transposed {
             Matrix::new(data, self.cols, self.rows).transposed()
         } else {

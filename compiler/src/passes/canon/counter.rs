@@ -101,7 +101,10 @@ fn columns(graph: &Graph, indices: ValueId) -> Option<Vec<Counter>> {
         Op::Concat { axis } if usize::from(axis) == last => node.inputs.iter().flatten().copied().collect(),
         _ => vec![indices],
     };
-    let one = |value: ValueId| graph.ty(value).dims[last].is(1).then(|| counter(graph, value, DEPTH)).flatten();
+    // Along the last axis, of extent 1 here, nothing counts.
+    let along = |found: Counter| Counter { axis: found.axis.filter(|axis| *axis != last), ..found };
+    let one =
+        |value: ValueId| graph.ty(value).dims[last].is(1).then(|| counter(graph, value, DEPTH)).flatten().map(along);
     columns.into_iter().map(one).collect()
 }
 

@@ -9,6 +9,8 @@ pub mod norm_epilogue;
 pub mod pointwise;
 pub mod product_view;
 
+use std::collections::BTreeSet;
+
 use crate::ir::{Graph, NodeId, Use, ValueId};
 
 /// The one node that uses a value, if nothing else does.
@@ -23,14 +25,15 @@ pub fn only_user(graph: &Graph, value: ValueId) -> Option<NodeId> {
 
 /// Whether a value depends on constants alone, so that it is computed once at load.
 pub fn is_derived(graph: &Graph, value: ValueId) -> bool {
-    if graph.constant(value).is_some() {
-        return true;
-    }
-    match graph.producer(value) {
-        Some(node) => {
-            let node = graph.node(node);
-            !node.inputs.is_empty() && node.inputs.iter().flatten().all(|input| is_derived(graph, *input))
+    let (mut left, mut seen) = (vec![value], BTreeSet::new());
+    while let Some(value) = left.pop() {
+        if graph.constant(value).is_some() || !seen.insert(value) {
+            continue;
         }
-        None => false,
+        match graph.producer(value).map(|node| &graph.node(node).inputs) {
+            Some(inputs) if !inputs.is_empty() => left.extend(inputs.iter().flatten()),
+            Some(_) | None => return false,
+        }
     }
+    true
 }

@@ -9,9 +9,10 @@ use lapidary_runtime::DType;
 use lapidary_runtime::op::{Arg, ScalarOp};
 use lapidary_templates::Program;
 
-use super::linear::{dequantized, elements};
+use super::linear::{dequantized, elements, is_byte};
+use super::product::terms;
 use crate::ir::builder::ProgramWriter;
-use crate::ir::{Graph, NodeId, Op, Patch, Ref, ValueId};
+use crate::ir::{Expr, Graph, NodeId, Op, Patch, Ref, ValueId};
 use crate::passes::fuse::{is_derived, only_user};
 use crate::passes::matching::{Operand, either_way, result};
 
@@ -34,7 +35,8 @@ fn joined(graph: &Graph, id: NodeId, y: ValueId, numbers: ValueId, bias: ValueId
     };
     let at_load = is_derived(graph, b.x) && offset.is_some() == sums.zero.is_some() && !is_derived(graph, sums.x);
     let alone = only_user(graph, numbers) == Some(id) && graph.ty(numbers).dims == graph.ty(y).dims;
-    if !ints || !floats || !at_load || !alone || b.zero.is_some() || !same_scale(graph, sums.scale, b.scale) {
+    let one_scale = same_scale(graph, sums.scale, b.scale) && same_places(graph, sums.scale, b.scale, shape);
+    if !ints || !floats || !at_load || !alone || b.zero.is_some() || !one_scale || !fits(graph, sums.x, b.x) {
         return None;
     }
     let mut patch = Patch::new(&[graph.producer(numbers)?, id]);
@@ -71,6 +73,32 @@ fn through_reshape(graph: &Graph, value: ValueId) -> ValueId {
         Some((Op::Reshape(_), &[Some(x)])) => x,
         _ => value,
     }
+}
+
+/// Whether the sums of bytes that `sums` are and the elements of `bias`, which must be known, add up to an `i32`.
+fn fits(graph: &Graph, sums: ValueId, bias: ValueId) -> bool {
+    let product = graph.producer(sums).filter(|id| {
+        let node = graph.node(*id);
+        let bytes = |value: &ValueId| is_byte(graph.ty(*value).dtype);
+        matches!(node.op, Op::MatMul(_, None) | Op::Conv(_, None)) && node.inputs.iter().flatten().all(bytes)
+    });
+    let (Some(product), Some(bias)) = (product, elements(graph, Operand::Value(bias))) else { return false };
+    let most = graph.range(&terms(graph, product)).1.saturating_mul(DIFFERENCE * DIFFERENCE);
+    let added = bias.iter().fold(0, |most: i64, b| most.max(b.abs() as i64));
+    most.saturating_add(added) <= i64::from(i32::MAX)
+}
+
+/// The largest difference of a byte and a zero point.
+const DIFFERENCE: i64 = 255;
+
+/// Whether the scales of sums and of a bias, where both have several elements, have them along the same axis: that of the
+/// bias, as which it is seen under `shape`.
+fn same_places(graph: &Graph, sums: Operand, bias: Operand, shape: &[Expr]) -> bool {
+    let several = |scale: Operand| scale.value().filter(|value| !graph.ty(*value).count().is(1));
+    let (Some(sums), Some(bias)) = (several(sums), several(bias)) else { return true };
+    let trimmed = |dims: &[Expr]| dims.iter().skip_while(|dim| dim.is(1)).cloned().collect::<Vec<Expr>>();
+    let sums = trimmed(&graph.ty(sums).dims);
+    sums == trimmed(shape) && graph.ty(bias).count() == sums.iter().fold(Expr::constant(1), |n, dim| n * dim.clone())
 }
 
 /// Whether two scales are known to be the same for each channel; one of them may be one number for all.

@@ -29,7 +29,8 @@ pub struct Linear {
 pub fn dequantized(graph: &Graph, value: ValueId) -> Option<Linear> {
     let number = Term::of(graph, value);
     // Rounded to a narrower float, or not.
-    let number = number.under(graph, ScalarOp::Cast).filter(|inner| inner.is_f32(graph)).unwrap_or(number);
+    let rounded = number.under(graph, ScalarOp::Cast).filter(|inner| inner.is_f32(graph));
+    let number = rounded.filter(|_| graph.ty(value).dtype.is_float()).unwrap_or(number);
     let (instr, [a, b, _]) = number.step(graph)?;
     if instr.op != ScalarOp::Mul || instr.dtype != DType::F32 {
         return None;
@@ -132,8 +133,15 @@ fn is_zero(graph: &Graph, zero: Operand) -> bool {
 /// The most elements of a constant that is looked into: one a channel of the widest layers.
 const MAX_ELEMENTS: i64 = 1 << 16;
 
+/// How deep views and products of constants are followed.
+const DEPTH: usize = 4;
+
 /// The elements of an operand, where it is a constant, a view of one, or a product of such.
 pub fn elements(graph: &Graph, operand: Operand) -> Option<Vec<f64>> {
+    elements_within(graph, operand, DEPTH)
+}
+
+fn elements_within(graph: &Graph, operand: Operand, depth: usize) -> Option<Vec<f64>> {
     let value = match operand {
         Operand::Scalar(scalar) => return Some(vec![scalar.as_f64()]),
         Operand::Value(value) => value,
@@ -144,17 +152,18 @@ pub fn elements(graph: &Graph, operand: Operand) -> Option<Vec<f64>> {
         let tensor = Tensor::new(ty.dtype, vec![usize::try_from(count).ok()?], constant.bytes.clone()).ok()?;
         return Some(tensor.to_f64s());
     }
+    let depth = depth.checked_sub(1)?;
     let node = graph.node(graph.producer(value)?);
     match (&node.op, &node.inputs[..]) {
-        (Op::Reshape(_), &[Some(x)]) => elements(graph, Operand::Value(x)),
-        _ => multiplied(graph, value),
+        (Op::Reshape(_), &[Some(x)]) => elements_within(graph, Operand::Value(x), depth),
+        _ => multiplied(graph, value, depth),
     }
 }
 
 /// The elements of a product of scales, in `f32`, of which one may have one element.
-fn multiplied(graph: &Graph, value: ValueId) -> Option<Vec<f64>> {
+fn multiplied(graph: &Graph, value: ValueId, depth: usize) -> Option<Vec<f64>> {
     let (a, b) = binary(graph, value, ScalarOp::Mul).filter(|_| graph.ty(value).dtype == DType::F32)?;
-    let (a, b) = (elements(graph, a)?, elements(graph, b)?);
+    let (a, b) = (elements_within(graph, a, depth)?, elements_within(graph, b, depth)?);
     let count = a.len().max(b.len());
     let spread = |x: Vec<f64>| if x.len() == 1 { Some(x.repeat(count)) } else { Some(x).filter(|x| x.len() == count) };
     Some(spread(a)?.into_iter().zip(spread(b)?).map(|(a, b)| f64::from(a as f32 * b as f32)).collect())

@@ -11,12 +11,16 @@ use lapidary_runtime::op::{Pool, PoolKind};
 use super::linear::{self, Linear, dequantized};
 use crate::ir::{Expr, Graph, NodeId, Op, Patch, Ref, Use, ValueId};
 use crate::passes::fuse::pointwise::pointwise;
-use crate::passes::matching::{Operand, result};
+use crate::passes::matching::Operand;
 
 /// `move(dequantize(x)) -> dequantize(move(x))`
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
-    let y = result(graph, id)?;
     let node = graph.node(id);
+    // A pool's second result, its places, is none where nothing reads it.
+    let (&Some(y), others) = node.outputs.split_first()? else { return None };
+    if others.iter().flatten().any(|other| !graph.uses(*other).is_empty()) {
+        return None;
+    }
     let inputs: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
     let &first = inputs.first()?;
     let producer = graph.producer(first)?;
@@ -27,9 +31,7 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
         Op::Transpose(_) => vec![of.x],
         Op::Reshape(_) | Op::Slice { .. } if per_tensor => vec![of.x],
         Op::Gather { .. } if per_tensor => vec![of.x, *inputs.get(1)?],
-        Op::Pool(Pool { kind: PoolKind::Max, .. }, _) if per_tensor && linear::is_ordinary(graph, of.scale) => {
-            vec![of.x]
-        }
+        Op::Pool(pool, _) if per_tensor && meets_x(pool) && linear::is_ordinary(graph, of.scale) => vec![of.x],
         Op::Concat { .. } if per_tensor => {
             let alike = |other: &ValueId| {
                 let other = movable(graph, *other).filter(|other| (other.scale, other.zero) == (of.scale, of.zero))?;
@@ -48,6 +50,17 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     }
     let numbers = patch.node(Op::Pointwise(program.clone()), again);
     Some(patch.replace(y, numbers))
+}
+
+/// Whether each window of a maximum pool has an element of the operand: a maximum of nothing is no byte's.
+fn meets_x(pool: &Pool) -> bool {
+    let window = &pool.window;
+    let axes = 0..usize::from(window.rank);
+    let dense = |axis: usize| {
+        let pads = window.pad_lo[axis].max(window.pad_hi[axis]);
+        window.dilation[axis] == 1 && pads < window.size[axis]
+    };
+    pool.kind == PoolKind::Max && axes.into_iter().all(dense)
 }
 
 /// How `value` is dequantized in one node, where all that read it move it.

@@ -107,7 +107,7 @@ fn quantize(graph: &Graph, id: NodeId) -> Option<Result<Patch, Why>> {
 }
 
 /// How many products a sum of the node at `id` has.
-fn terms(graph: &Graph, id: NodeId) -> Expr {
+pub(super) fn terms(graph: &Graph, id: NodeId) -> Expr {
     let node = graph.node(id);
     let dims = |k: usize| node.inputs[k].map(|value| graph.ty(value).dims.as_slice()).unwrap_or_default();
     match &node.op {
