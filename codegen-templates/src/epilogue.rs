@@ -1,7 +1,8 @@
 //! Epilogues: what follows a matrix product or a convolution, printed as the `Epi` struct of
 //! `cuda/lapidary/epilogue.cuh`.
 //!
-//! An operand of an epilogue has the result's shape, one element a channel, or one element. Anything else is refused.
+//! An operand of an epilogue has the result's shape, one element a channel, or one element; behind a matrix product it may
+//! also have one element for each row, or for each column, of each matrix. Anything else is refused.
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Instr, ScalarOp};
@@ -26,6 +27,8 @@ pub struct Epilogue {
     /// What it does, as the end of a kernel's stem: `_add_max`.
     pub stem: String,
     extras: Vec<Extra>,
+    /// Rows and columns of the result's matrices, where an operand has elements for them.
+    matrix: Option<[Expr; 2]>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +46,9 @@ enum Access {
     Output,
     Channel,
     Scalar,
+    /// One for each row of each matrix, and one for each column.
+    Row,
+    Column,
 }
 
 /// Operands in front of the epilogue's own: the factors of the product.
@@ -68,7 +74,13 @@ impl Epilogue {
             Ok(Extra { input: k, name: format!("x{}", k + 1 - FACTORS), dtype: operand.dtype, access })
         });
         let extras = extras.collect::<Result<Vec<Extra>, String>>()?;
+        let by_place = extras.iter().any(|extra| matches!(extra.access, Access::Row | Access::Column));
+        let matrix = match &result.dims[..] {
+            [.., rows, columns] if by_place => Some([rows.clone(), columns.clone()]),
+            _ => None,
+        };
         let mut epilogue = Epilogue {
+            matrix,
             text: String::new(),
             headers: &["lapidary/math.cuh"],
             stem: stem(program),
@@ -81,8 +93,8 @@ impl Epilogue {
 
     /// The epilogue that stores the sums as they are.
     fn none(out: DType, acc: DType) -> Epilogue {
-        let mut epilogue =
-            Epilogue { out, acc, text: String::new(), headers: &[], stem: String::new(), extras: Vec::new() };
+        let (text, stem) = (String::new(), String::new());
+        let mut epilogue = Epilogue { out, acc, text, headers: &[], stem, extras: Vec::new(), matrix: None };
         epilogue.text = epilogue.frame(print::compute_type(acc), "x0", "    return x0;\n");
         epilogue
     }
@@ -103,12 +115,19 @@ impl Epilogue {
         for extra in &self.extras {
             args.pointer(&format!("const {}", print::memory_type(extra.dtype)), &extra.name, input(extra.input));
         }
+        if let Some([rows, columns]) = &self.matrix {
+            args.int("y_rows", rows);
+            args.int("y_columns", columns);
+        }
     }
 
     /// The initializer of its `Params`: `{y, x1}`.
     pub fn init(&self) -> String {
-        let names: Vec<&str> =
+        let mut names: Vec<&str> =
             std::iter::once("y").chain(self.extras.iter().map(|extra| extra.name.as_str())).collect();
+        if self.matrix.is_some() {
+            names.extend(["y_rows", "y_columns"]);
+        }
         format!("{{{}}}", names.join(", "))
     }
 
@@ -127,6 +146,8 @@ impl Epilogue {
                 Access::Output => "o",
                 Access::Channel => "ch",
                 Access::Scalar => "0",
+                Access::Row => "row_of(o, e.y_columns)",
+                Access::Column => "column_of(o, e.y_rows, e.y_columns)",
             };
             let (compute, dtype) = (print::compute_type(extra.dtype), print::type_name(extra.dtype));
             body.push_str(&format!("    const {compute} {0} = widen<{dtype}>(e.{0}[{index}]);\n", extra.name));
@@ -142,6 +163,9 @@ impl Epilogue {
         let mut fields = format!("    {out}* y;\n");
         for extra in &self.extras {
             fields.push_str(&format!("    const {}* {};\n", print::memory_type(extra.dtype), extra.name));
+        }
+        if self.matrix.is_some() {
+            fields.push_str("    int y_rows, y_columns;\n");
         }
         let acc = print::compute_type(self.acc);
         format!(
@@ -163,7 +187,23 @@ fn access(operand: &Operand, result: &[Expr], channel: usize) -> Option<Access> 
     let lead = result.len().checked_sub(dims.len())?;
     let along_channel =
         |(k, dim): (usize, &Expr)| if lead + k == channel { *dim == result[channel] } else { dim.is(1) };
-    dims.iter().enumerate().all(along_channel).then_some(Access::Channel)
+    if dims.iter().enumerate().all(along_channel) {
+        return Some(Access::Channel);
+    }
+    of_matrices(operand, result).filter(|_| channel + 1 == result.len())
+}
+
+/// The access of an operand that broadcasts along one axis of the result's matrices.
+fn of_matrices(operand: &Operand, result: &[Expr]) -> Option<Access> {
+    let [batch @ .., rows, columns] = result else { return None };
+    let missing = result.len().checked_sub(operand.dims.len())?;
+    let whole: Vec<Expr> = std::iter::repeat_n(Expr::from(1i64), missing).chain(operand.dims.iter().cloned()).collect();
+    let [of_batch @ .., of_rows, of_columns] = &whole[..] else { return None };
+    match (of_batch == batch, of_rows == rows, of_columns == columns) {
+        (true, true, _) if of_columns.is(1) => Some(Access::Row),
+        (true, _, true) if of_rows.is(1) => Some(Access::Column),
+        _ => None,
+    }
 }
 
 /// What a program does, as the end of a kernel's stem: `_add_max`.
@@ -228,10 +268,27 @@ mod tests {
     }
 
     #[test]
+    fn rows_and_columns_of_matrices_are_found_by_division() {
+        let epilogue = epilogue(&[&["b", "s", "1"], &["b", "1", "32"]]).unwrap();
+        for part in [
+            "    int y_rows, y_columns;\n",
+            "widen<f16>(e.x1[row_of(o, e.y_columns)]);",
+            "widen<f16>(e.x2[column_of(o, e.y_rows, e.y_columns)]);",
+        ] {
+            assert!(epilogue.text.contains(part), "{}", epilogue.text);
+        }
+        assert_eq!(epilogue.init(), "{y, x1, x2, y_rows, y_columns}");
+        let mut args = Args::default();
+        epilogue.declare(&mut args);
+        assert_eq!(args.params.len(), 5);
+    }
+
+    #[test]
     fn other_broadcasts_are_refused() {
         let reason = epilogue(&[&["s", "32"]]).unwrap_err();
         assert_eq!(reason, "operand 2 of the epilogue broadcasts along more than the channel");
         assert!(epilogue(&[&["s", "1"]]).is_err());
+        assert!(epilogue(&[&["1", "s", "1"]]).is_err());
         assert!(epilogue(&[&["1", "32"]]).is_ok());
     }
 }

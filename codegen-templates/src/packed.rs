@@ -30,6 +30,7 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         Kind::ScatterElements { .. }
         | Kind::ScatterNd { .. }
         | Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::MatMul(..)
         | Kind::Conv(..)
         | Kind::ConvTranspose(_)
@@ -147,6 +148,8 @@ impl Scratch {
         let elementwise = Elementwise {
             program: Program::single(ScalarOp::Cast, to.1, &[from.1]),
             inputs: vec![(from.0, dims.clone())],
+            readings: Vec::new(),
+            indices: DType::I64,
             outputs: vec![to],
             dims,
         };

@@ -82,11 +82,34 @@ impl Strided {
     }
 }
 
+/// How a program reads an operand: an element for each of the result.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reading {
+    /// Its strides are those along the axes of the result, 0 where the operand broadcasts.
+    pub place: Strided,
+    pub through: Option<Through>,
+}
+
+/// Rows that an index tensor picks: by as many as its element says, an operand is read further on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Through {
+    /// The operand that holds the indices: `i32` or `i64`, which count from the end where they are negative.
+    pub indices: usize,
+    /// Where they lie, along the axes of the result.
+    pub place: Strided,
+    /// Elements from one row to the next, and how many rows there are.
+    pub stride: Expr,
+    pub rows: Expr,
+}
+
 /// The operation. Operands, results and semantics are those of the record it holds (`lapidary_runtime::op`) and of
 /// the variant of the same name of `lapidary_runtime::table::CpuOp`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Pointwise(Program),
+    /// A pointwise program on operands that are read where they lie, one reading each, with one result. Index tensors stand
+    /// behind the program's operands, whose shapes are those of what the program sees.
+    Elementwise(Program, Vec<Reading>),
     /// The epilogue's input 0 is the product; the operands behind a and b are its further inputs.
     MatMul(MatMul, Option<Program>),
     /// The epilogue's input 0 is the sum of products; the operands behind x and w are its further inputs.

@@ -49,6 +49,7 @@ pub const FILES: &[(&str, &str)] = files![
     "src/cpu/team.rs",
     "src/cpu/testing.rs",
     "src/cpu/tests.rs",
+    "src/cpu/threads.rs",
     "src/cpu/window.rs",
     "src/cuda/device.rs",
     "src/cuda/driver.rs",

@@ -225,7 +225,7 @@ fn the_interface_has_the_format_that_was_asked_for() {
     scratch.done("bench model.onnx --duration 0.01 --io-format x=nhwc --dim n=2");
     scratch.done("compile model.onnx -o crate --target cpu --dim n=2:3:4 --io-format x=nhwc");
     assert!(
-        scratch.read("crate/README.md").contains("| `x` | `f32` | `n, 1, 3, 2` |"),
+        scratch.read("crate/README.md").contains("| input | `x` | `x` | f32 | `[n, 1, 3, 2]` |"),
         "{}",
         scratch.read("crate/README.md")
     );
@@ -668,7 +668,11 @@ fn rewrites_can_be_limited_wherever_a_model_is_compiled() {
         ["inspect model.onnx", "compile model.onnx -o no", "verify .", "run model.onnx -o no", "bench model.onnx"]
     {
         let words = format!("{command} --disable fusion");
-        scratch.refused(&words, 2, &["there is no such rule; the rules are fold, identity", "attention, epilogue"]);
+        scratch.refused(
+            &words,
+            2,
+            &["there is no such rule; the rules are fold, identity", "attention, causal, epilogue"],
+        );
     }
 }
 

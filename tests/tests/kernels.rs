@@ -117,6 +117,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
         }
         Kind::Pair(pair) => summed(&pair.first, symbol) + summed(&pair.second, symbol),
         Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::Pool(_)
         | Kind::ArgReduce(_)
         | Kind::Transpose(_)

@@ -21,6 +21,16 @@
 
 namespace lapidary {
 
+// The row of all rows, and the column of each matrix's own, that output o lies in. 32-bit divisions
+// are several times shorter, and they do for all but the largest results.
+LAPIDARY_FN i64 row_of(i64 o, int columns) {
+  return o >> 32 == 0 ? static_cast<i64>(static_cast<u32>(o) / static_cast<u32>(columns)) : o / columns;
+}
+LAPIDARY_FN i64 column_of(i64 o, int rows, int columns) {
+  const i64 row = row_of(o, columns);
+  return row_of(row, rows) * columns + (o - row * columns);
+}
+
 // Applies the epilogue to N adjacent outputs from `o` on and stores them; N is a power of two, and
 // the compiler has proved y + o a multiple of N elements.
 template <class Epi, int N, int CHANNEL_STEP, class A>

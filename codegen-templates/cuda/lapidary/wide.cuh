@@ -121,6 +121,15 @@ LAPIDARY_FN void divide(i64 a, i64 b, i64& quotient, i64& remainder) {
   remainder = a - quotient * b;
 }
 
+// Where an index points along an axis of `extent` elements: it counts from the end where it is negative, and is clamped into
+// the axis where it is outside.
+template <class I>
+LAPIDARY_FN i64 position(I index, i64 extent) {
+  i64 i = static_cast<i64>(index);
+  i = i < 0 ? i + extent : i;
+  return lapidary::min(lapidary::max<i64>(i, 0), extent - 1);
+}
+
 // coordinates[d] of the row-major position `linear` in dims; coordinate 0 takes what is left.
 template <int RANK, class Index>
 LAPIDARY_FN void unravel(Index linear, const Index (&dims)[RANK], Index (&coordinates)[RANK]) {

@@ -23,6 +23,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         Kind::Conv(spec, program) => plain(problem, spec, program.as_ref(), arch, shapes),
         Kind::ConvTranspose(spec) => transposed::offers(problem, spec, arch, shapes),
         Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::MatMul(_, _)
         | Kind::Pool(_)
         | Kind::Reduce(_)

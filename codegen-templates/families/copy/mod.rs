@@ -91,7 +91,8 @@ impl Move {
     }
 }
 
-fn reach_of(stride: &Expr, shapes: &Shapes<'_>) -> i64 {
+/// How far a stride may go in either direction.
+pub fn reach_of(stride: &Expr, shapes: &Shapes<'_>) -> i64 {
     let (low, high) = (shapes.range)(stride);
     high.max(low.saturating_neg())
 }

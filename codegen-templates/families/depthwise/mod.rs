@@ -23,6 +23,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
             Answer::or_refusal("depthwise", offers(problem, spec, program.as_ref(), arch, shapes))
         }
         Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::MatMul(_, _)
         | Kind::ConvTranspose(_)
         | Kind::Pool(_)

@@ -10,13 +10,6 @@
 
 namespace lapidary::gather {
 
-template <class I>
-LAPIDARY_FN i64 position(I index, i64 extent) {
-  i64 i = static_cast<i64>(index);
-  i = i < 0 ? i + extent : i;
-  return lapidary::min(lapidary::max<i64>(i, 0), extent - 1);
-}
-
 // ---------------------------------------------------------------------------------------------
 // Gather: y[o, k, i] = x[o, indices[k], i].
 

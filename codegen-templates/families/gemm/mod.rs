@@ -30,6 +30,7 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
             None => return Answer::default(),
         },
         Kind::Pointwise(_)
+        | Kind::Elementwise(..)
         | Kind::ConvTranspose(_)
         | Kind::Pool(_)
         | Kind::Reduce(_)

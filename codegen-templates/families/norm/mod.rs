@@ -212,7 +212,8 @@ impl<'p> Rows<'p> {
         let outputs = vec![Arg::Step(steps.len() as u16 - 1)];
         let affine = Program { inputs: types, steps, outputs };
         let program = self.program.map_or_else(|| affine.clone(), |program| program.inline(0, &affine, 0));
-        Ok(Elementwise { program, inputs, outputs: vec![(Place::output(0), y.dtype)], dims: y.dims.clone() })
+        let outputs = vec![(Place::output(0), y.dtype)];
+        Ok(Elementwise { program, inputs, readings: Vec::new(), indices: DType::I64, outputs, dims: y.dims.clone() })
     }
 }
 

@@ -26,6 +26,7 @@ enum class Access {
   INNER,    // any outer strides, innermost stride 1
   SPLAT,    // any outer strides, innermost stride 0
   STRIDED,  // any strides
+  ROWS,     // any outer strides, innermost stride 1, in the row that an index picks
 };
 
 template <int I, class List>
@@ -87,6 +88,11 @@ struct Params {
   typename Policy::Index dims[Policy::RANK];
   // In elements; not read for LINEAR and SCALAR inputs.
   typename Policy::Index strides[at_least_one(Program::Inputs::count)][Policy::RANK];
+  // Of ROWS inputs: the indices, their strides, and in elements how far rows lie apart, and how many there are.
+  const void* rows[at_least_one(Program::Inputs::count)];
+  typename Policy::Index row_strides[at_least_one(Program::Inputs::count)][Policy::RANK];
+  i64 row_stride[at_least_one(Program::Inputs::count)];
+  i64 row_count[at_least_one(Program::Inputs::count)];
 };
 
 template <class Policy, class Program>
@@ -103,6 +109,14 @@ struct Frame {
   template <int I>
   static LAPIDARY_FN const Memory<type_at<I, Inputs>>* input(const P& p) {
     return static_cast<const Memory<type_at<I, Inputs>>*>(p.x[I]);
+  }
+
+  // Where the row of a ROWS input begins that its index picks.
+  template <int I>
+  static LAPIDARY_FN i64 row_start(const P& p, const Index (&at)[RANK]) {
+    using Rows = typename Policy::Rows;
+    const Rows row = static_cast<const Rows*>(p.rows[I])[dot<RANK>(at, p.row_strides[I])];
+    return position(row, p.row_count[I]) * p.row_stride[I];
   }
 
   static LAPIDARY_FN void load_scalars(const P& p, Registers<1, Inputs>& scalars) {
@@ -132,6 +146,8 @@ struct Frame {
           for (int e = 0; e < N; ++e) values[e] = scalars.template at<I>()[0];
         } else if constexpr (access == Access::LINEAR) {
           load_elements<T, N>(input<I>(p), linear, values);
+        } else if constexpr (access == Access::ROWS) {
+          load_elements<T, N>(input<I>(p), dot<RANK>(at, p.strides[I]) + row_start<I>(p, at), values);
         } else {
           const Index first = dot<RANK>(at, p.strides[I]);
           if constexpr (access == Access::INNER) {

@@ -1,7 +1,8 @@
 //! Pointwise programs, and Expand as the program that changes nothing.
 //!
 //! Operands are read through views: axes along which all operands move alike are merged first, so that equal shapes
-//! become one axis and a bias per channel three.
+//! become one axis and a bias per channel three. Operands may lie in larger tensors, transposed, or in rows that an index
+//! tensor picks.
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::{Instr, ScalarOp};
@@ -11,14 +12,18 @@ use crate::call::{As, Call, Place};
 use crate::candidate::{Answer, Launch, Shapes};
 use crate::entry::wrap;
 use crate::extent::Expr;
+use crate::families::copy::reach_of;
 use crate::predict::Work;
 use crate::print;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, Reading, Through};
 use crate::program::Program;
-use crate::view::{Index, View, broadcast, contiguous, powers_of_two};
+use crate::view::{Index, View, broadcast, contiguous, powers_of_two, product};
 
 const FAMILY: &str = "pointwise";
 const THREADS: u32 = 256;
+/// What an element costs that is read alone, as bytes of memory: its sector of 32 comes from the L2 cache, at about twice the
+/// bandwidth.
+const SCATTERED: f64 = 16.0;
 /// How many steps a kernel's name spells.
 const STEM_STEPS: usize = 4;
 /// The most parameters of a kernel: 4 KiB of 8-byte ones.
@@ -45,13 +50,21 @@ pub struct Elementwise {
     pub program: Program,
     /// Place and shape of each input; all broadcast to `dims`.
     pub inputs: Vec<(Place, Vec<Expr>)>,
+    /// How each input is read; none where all of them are contiguous.
+    pub readings: Vec<Reading>,
+    /// The type of the indices that inputs are read through.
+    pub indices: DType,
     /// Place and type of each output, of shape `dims`.
     pub outputs: Vec<(Place, DType)>,
     pub dims: Vec<Expr>,
 }
 
 fn elementwise(problem: &Problem) -> Result<Option<Elementwise>, String> {
+    let mut readings = Vec::new();
     let mut program = if let Kind::Pointwise(program) = &problem.kind {
+        program.clone()
+    } else if let Kind::Elementwise(program, places) = &problem.kind {
+        readings.clone_from(places);
         program.clone()
     } else if let Kind::Expand = problem.kind {
         Program::identity(problem.input(0)?.dtype)
@@ -69,7 +82,14 @@ fn elementwise(problem: &Problem) -> Result<Option<Elementwise>, String> {
     let inputs = (0..program.inputs.len()).map(|k| Ok((Place::input(k), problem.input(k)?.dims.clone())));
     let inputs = inputs.collect::<Result<_, String>>()?;
     let outputs = wanted.iter().map(|(k, output)| (Place::output(*k), output.dtype)).collect();
-    Ok(Some(Elementwise { program, inputs, outputs, dims }))
+    let mut types = readings.iter().filter_map(|reading| reading.through.as_ref()).map(|through| through.indices);
+    let indices = types.next().map_or(Ok(DType::I64), |k| problem.input(k).map(|ty| ty.dtype))?;
+    for k in types {
+        if problem.input(k)?.dtype != indices {
+            return Err("operands are read through indices of several types".to_owned());
+        }
+    }
+    Ok(Some(Elementwise { program, inputs, readings, indices, outputs, dims }))
 }
 
 /// How an input's view lies against the output's, as `pointwise::Access` names it.
@@ -80,6 +100,7 @@ enum Access {
     Inner,
     Splat,
     Strided,
+    Rows,
 }
 
 impl Access {
@@ -105,6 +126,7 @@ impl Access {
             Access::Inner => "pointwise::Access::INNER",
             Access::Splat => "pointwise::Access::SPLAT",
             Access::Strided => "pointwise::Access::STRIDED",
+            Access::Rows => "pointwise::Access::ROWS",
         }
     }
 
@@ -112,14 +134,14 @@ impl Access {
     fn reads_strides(self) -> bool {
         match self {
             Access::Linear | Access::Scalar => false,
-            Access::Inner | Access::Splat | Access::Strided => true,
+            Access::Inner | Access::Splat | Access::Strided | Access::Rows => true,
         }
     }
 
     /// Whether VEC elements are loaded at once.
     fn is_wide(self) -> bool {
         match self {
-            Access::Linear | Access::Inner => true,
+            Access::Linear | Access::Inner | Access::Rows => true,
             Access::Scalar | Access::Splat | Access::Strided => false,
         }
     }
@@ -129,6 +151,8 @@ impl Access {
 struct Layout {
     view: View,
     access: Vec<Access>,
+    /// For each input the strides of the indices that it is read through.
+    rows: Vec<Option<Vec<Expr>>>,
 }
 
 impl Elementwise {
@@ -138,7 +162,15 @@ impl Elementwise {
     /// In words, that there are too many operands.
     pub fn kernels(&self, shapes: &Shapes<'_>) -> Result<Vec<(String, Launch, Work)>, String> {
         let layout = self.layout(shapes);
-        let parameters = (1 + layout.view.dims.len()) * (self.inputs.len() + self.outputs.len() + 1);
+        let in_rows = self.readings.iter().filter(|reading| reading.through.is_some()).count();
+        let operands = self.inputs.len() * if in_rows > 0 { 2 } else { 1 };
+        let parameters = (2 + layout.view.dims.len()) * (operands + self.outputs.len() + 1);
+        for (strides, rows) in layout.view.strides.iter().zip(&layout.rows) {
+            let whole = |strides: &[Expr], inner: i64| strides.last().is_some_and(|last| last.is(inner));
+            if rows.as_ref().is_some_and(|rows| !whole(rows, 0) || !whole(strides, 1)) {
+                return Err("what an index picks is no row of contiguous elements".to_owned());
+            }
+        }
         if parameters > MOST_PARAMETERS {
             return Err(format!("{parameters} parameters are more than a kernel may have"));
         }
@@ -151,13 +183,26 @@ impl Elementwise {
     }
 
     fn layout(&self, shapes: &Shapes<'_>) -> Layout {
-        let mut strides: Vec<Vec<Expr>> =
-            self.inputs.iter().map(|(_, dims)| broadcast(dims, &self.dims, shapes)).collect();
+        let mut strides: Vec<Vec<Expr>> = match self.readings.as_slice() {
+            [] => self.inputs.iter().map(|(_, dims)| broadcast(dims, &self.dims, shapes)).collect(),
+            readings => readings.iter().map(|reading| reading.place.strides.clone()).collect(),
+        };
+        strides.extend(self.through().flatten().map(|through| through.place.strides.clone()));
         strides.push(contiguous(&self.dims));
         let mut view = View { dims: self.dims.clone(), strides }.merged();
         let output = view.strides.pop().unwrap_or_default();
-        let access = view.strides.iter().map(|strides| Access::of(strides, &output)).collect();
-        Layout { view, access }
+        let mut indices = view.strides.split_off(self.inputs.len()).into_iter();
+        let rows: Vec<Option<Vec<Expr>>> = self.through().map(|through| through.and_then(|_| indices.next())).collect();
+        let access = view.strides.iter().zip(&rows).map(|(strides, rows)| match rows {
+            Some(_) => Access::Rows,
+            None => Access::of(strides, &output),
+        });
+        Layout { access: access.collect(), view, rows }
+    }
+
+    /// Of each input the indices that it is read through.
+    fn through(&self) -> impl Iterator<Item = Option<&Through>> {
+        (0..self.inputs.len()).map(|k| self.readings.get(k).and_then(|reading| reading.through.as_ref()))
     }
 
     /// The most elements of the innermost axis that a thread may take at a time.
@@ -165,9 +210,12 @@ impl Elementwise {
         let View { dims, strides } = &layout.view;
         let inner = dims.len() - 1;
         let outer = |(access, strides): (&Access, &'_ Vec<Expr>)| {
-            if *access == Access::Inner { strides[..inner].to_vec() } else { Vec::new() }
+            if matches!(access, Access::Inner | Access::Rows) { strides[..inner].to_vec() } else { Vec::new() }
         };
         let mut must: Vec<Expr> = layout.access.iter().zip(strides).flat_map(outer).collect();
+        let wide = self.readings.iter().zip(&layout.access).filter(|(_, access)| access.is_wide());
+        must.extend(wide.map(|(reading, _)| reading.place.offset.clone()));
+        must.extend(self.through().flatten().map(|through| through.stride.clone()));
         if inner > 0 {
             must.push(dims[inner].clone());
         }
@@ -216,7 +264,10 @@ impl Elementwise {
         };
         let unroll = powers_of_two(4).find(deep).unwrap_or(1);
         let count = layout.view.count();
-        let counts: Vec<Expr> = self.inputs.iter().map(|(_, dims)| crate::view::product(dims)).collect();
+        let counts: Vec<Expr> = match layout.rows.as_slice() {
+            _ if self.readings.is_empty() => self.inputs.iter().map(|(_, dims)| product(dims)).collect(),
+            rows => strides.iter().chain(rows.iter().flatten()).map(|strides| reach(dims, strides, shapes)).collect(),
+        };
         let index = Index::of(counts.iter().chain([&count]), shapes);
 
         let mut call = Call::new(FAMILY, format!("{FAMILY}{}", self.stem()), self.title());
@@ -228,8 +279,12 @@ impl Elementwise {
             names.push(Access::Scalar.name());
         }
         call.constant("pointwise::Access", &format!("access[] = {{{}}}", wrap(&names, 54, "      ")));
-        let places = |operands: &[(Place, Vec<Expr>)]| -> Vec<Place> { operands.iter().map(|o| o.0.clone()).collect() };
-        call.pointers("const void", "x", &places(&self.inputs));
+        let begins = |(k, (place, _)): (usize, &(Place, Vec<Expr>))| match self.readings.get(k) {
+            Some(reading) => place.clone().offset(&reading.place.offset),
+            None => place.clone(),
+        };
+        let places: Vec<Place> = self.inputs.iter().enumerate().map(begins).collect();
+        call.pointers("const void", "x", &places);
         let outputs: Vec<Place> = self.outputs.iter().map(|(place, _)| place.clone()).collect();
         call.pointers("void", "y", &outputs);
         call.extents("d", dims, As::Index(index));
@@ -237,10 +292,32 @@ impl Elementwise {
         let lists: Vec<Option<&[Expr]>> =
             read.map(|(access, strides)| access.reads_strides().then_some(strides.as_slice())).collect();
         call.lists("s", &lists, As::Index(index));
+        self.rows(&mut call, layout, index);
         let block = vec.max(self.group()) * unroll * i64::from(THREADS);
         let launch = call.launch("pointwise::run", THREADS, count.ceil_div(&Expr::constant(block)));
         let work = self.work(layout, vec, unroll, shapes);
         (format!("{FAMILY}/r{}v{vec}u{unroll}", dims.len()), launch, work)
+    }
+
+    /// The indices of the inputs that are read through some, at the end of the arguments.
+    fn rows(&self, call: &mut Call, layout: &Layout, index: Index) {
+        if self.through().flatten().next().is_none() {
+            return;
+        }
+        call.using("Rows", self.indices.name());
+        let place = |through: Option<&Through>| match through {
+            Some(through) => Place::input(through.indices).offset(&through.place.offset),
+            None => Place::Absent,
+        };
+        call.pointers("const void", "r", &self.through().map(place).collect::<Vec<_>>());
+        let lists: Vec<Option<&[Expr]>> = layout.rows.iter().map(Option::as_deref).collect();
+        call.lists("rs", &lists, As::Index(index));
+        let zero = Expr::constant(0);
+        let numbers = |of: fn(&Through) -> &Expr| -> Vec<Expr> {
+            self.through().map(|through| through.map_or(&zero, of).clone()).collect()
+        };
+        call.extents("row", &numbers(|through| &through.stride), As::Wide);
+        call.extents("rows", &numbers(|through| &through.rows), As::Wide);
     }
 
     fn work(&self, layout: &Layout, vec: i64, unroll: i64, shapes: &Shapes<'_>) -> Work {
@@ -251,8 +328,10 @@ impl Elementwise {
             .inputs
             .iter()
             .zip(&self.program.inputs)
-            .map(|((_, dims), dtype)| typical(&crate::view::product(dims)) * bytes_of(*dtype))
+            .map(|((_, dims), dtype)| typical(&product(dims)) * bytes_of(*dtype))
             .sum();
+        let scattered = layout.access.iter().filter(|access| **access == Access::Strided && !self.readings.is_empty());
+        let read = read + scattered.count() as f64 * elements * SCATTERED;
         let written: f64 = self.outputs.iter().map(|(_, dtype)| elements * bytes_of(*dtype)).sum();
         let wide = self.program.inputs.iter().zip(&layout.access).filter(|(_, access)| **access != Access::Scalar);
         let requested: f64 = wide.map(|(dtype, _)| bytes_of(*dtype)).sum();
@@ -309,6 +388,12 @@ impl Elementwise {
             print::statements(&self.program, "    "),
         )
     }
+}
+
+/// How far elements of a view lie apart at most.
+fn reach(dims: &[Expr], strides: &[Expr], shapes: &Shapes<'_>) -> Expr {
+    let axes = dims.iter().zip(strides);
+    Expr::constant(axes.map(|(dim, stride)| reach_of(stride, shapes).saturating_mul(shapes.max(dim))).sum())
 }
 
 /// The functions that a step calls, in calls of the size of `expf`.

@@ -3,7 +3,7 @@
 use lapidary_runtime::op::Arg;
 
 use super::*;
-use crate::problem::Operand;
+use crate::problem::{Operand, Strided};
 
 fn operand(dims: &str) -> Operand {
     let dims = dims.split_whitespace().map(|dim| dim.parse().expect("a formula")).collect();
@@ -89,4 +89,55 @@ fn packed_results_are_written_in_whole_bytes() {
     };
     assert_eq!((rows(DType::U4, "6"), rows(DType::U4, "7")), (2, 1));
     assert_eq!((rows(DType::U2, "6"), rows(DType::U2, "8")), (1, 8));
+}
+
+fn exprs(text: &str) -> Vec<Expr> {
+    text.split_whitespace().map(|dim| dim.parse().expect("a formula")).collect()
+}
+
+fn place(offset: i64, strides: &str) -> Strided {
+    Strided { offset: Expr::constant(offset), strides: exprs(strides) }
+}
+
+/// The sum of a whole tensor and one that is read like this: how, and the widest vector.
+fn read_at(dims: &str, place: Strided, rows: Option<&str>) -> Result<(Access, i64), String> {
+    let through = rows.map(|strides| Through {
+        indices: 2,
+        place: Strided { offset: Expr::constant(0), strides: exprs(strides) },
+        stride: Expr::constant(64),
+        rows: Expr::constant(1000),
+    });
+    let whole = Reading { place: Strided::contiguous(&exprs(dims)), through: None };
+    let program = Program::single(ScalarOp::Add, DType::F16, &[DType::F16; 2]);
+    let indices = rows.map(|_| Some(Operand { dtype: DType::I64, dims: exprs("n") }));
+    let problem = Problem {
+        kind: Kind::Elementwise(program, vec![whole, Reading { place, through }]),
+        inputs: [Some(operand(dims)), Some(operand(dims))].into_iter().chain(indices).collect(),
+        outputs: vec![Some(operand(dims))],
+    };
+    let elementwise = elementwise(&problem)?.expect("a program");
+    with_shapes(|shapes| {
+        elementwise.kernels(shapes)?;
+        let layout = elementwise.layout(shapes);
+        Ok((layout.access[1], elementwise.widest(&layout, shapes)))
+    })
+}
+
+#[test]
+fn operands_are_read_where_they_lie() {
+    assert_eq!(read_at("n 64", place(0, "64 1"), None), Ok((Access::Linear, 8)));
+    assert_eq!(read_at("n 64", place(0, "1 n"), None), Ok((Access::Strided, 8)));
+    assert_eq!(read_at("n 64", place(8, "192 1"), None), Ok((Access::Inner, 8)));
+    // What begins, or goes on, in the middle of a vector.
+    assert_eq!(read_at("n 64", place(2, "192 1"), None), Ok((Access::Inner, 2)));
+    assert_eq!(read_at("n 64", place(3, "64 1"), None), Ok((Access::Linear, 1)));
+    assert_eq!(read_at("n 64", place(0, "77 1"), None), Ok((Access::Inner, 1)));
+}
+
+#[test]
+fn rows_are_read_through_their_indices() {
+    assert_eq!(read_at("n 64", place(0, "0 1"), Some("1 0")), Ok((Access::Rows, 8)));
+    assert_eq!(read_at("n 64", place(4, "0 1"), Some("1 0")), Ok((Access::Rows, 4)));
+    let single = read_at("64 n", place(0, "n 0"), Some("0 1")).expect_err("single elements");
+    assert_eq!(single, "what an index picks is no row of contiguous elements");
 }

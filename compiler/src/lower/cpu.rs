@@ -28,6 +28,7 @@ pub fn cpu_op<'b>(kind: &Kind, dim: &mut dyn FnMut(&Expr) -> Dim, bump: &'b Bump
     };
     match kind {
         Kind::Pointwise(program) => CpuOp::Pointwise(pointwise(program, bump)),
+        Kind::Elementwise(..) => crate::bug!("a program on views reached the cpu target"),
         Kind::MatMul(spec, epilogue) => {
             CpuOp::MatMul { spec: *spec, epilogue: epilogue.as_ref().map(|program| pointwise(program, bump)) }
         }

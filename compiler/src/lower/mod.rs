@@ -11,13 +11,14 @@ mod pairs;
 mod parallel;
 mod parts;
 mod program;
+mod readings;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lapidary_runtime::DType;
-use lapidary_templates::{Arch, Kind, Problem, Shapes, Strided, families};
+use lapidary_templates::{Arch, Kind, Problem, Reading, Shapes, Strided, families};
 
 use crate::diag::{Diagnostic, Diagnostics, Place, Result};
 use crate::ir::{Def, Expr, Graph, Node, NodeId, Op, Type, ValueId};
@@ -167,8 +168,12 @@ impl Lowering<'_> {
         let places = std::mem::replace(&mut self.places, places);
         let at_load = std::mem::replace(&mut self.at_load, at_load);
         let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places, at_load);
-        let put_off = views::put_off(graph, self.target);
-        let groups = parallel::groups(graph, self.target, &put_off, &self.at_load);
+        let of_attention = views::put_off(graph, self.target);
+        let groups = parallel::groups(graph, self.target, &of_attention, &self.at_load);
+        let put_off = match self.target {
+            Target::Cpu => of_attention,
+            Target::Cuda(_) => readings::put_off(graph, of_attention, &self.at_load, &|expr| self.is_counted(expr)),
+        };
         let grouped = groups.values().flatten().copied().collect::<BTreeSet<NodeId>>();
         let pairs = self.pairs(graph, &put_off.union(&grouped).copied().collect());
         self.done.extend(pairs.values().map(|pair| pair.first));
@@ -200,6 +205,7 @@ impl Lowering<'_> {
             Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
             Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
             Op::Slice { .. } if self.range(graph, node, tensors) => {}
+            Op::Pointwise(_) if self.program(graph, node, tensors, segment) => {}
             Op::RunCount => self.run_count(graph, node, tensors),
             Op::If { then_region, else_region } => {
                 self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
@@ -474,9 +480,8 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Pair(pair) => {
             [&pair.first, &pair.second].into_iter().flat_map(|problem| extents_of(&problem.kind)).collect()
         }
-        Kind::Attention(_, places) => {
-            places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
-        }
+        Kind::Attention(_, places) => places.iter().flat_map(of_place).collect(),
+        Kind::Elementwise(_, readings) => readings.iter().flat_map(of_reading).collect(),
         Kind::Pointwise(_)
         | Kind::MatMul(..)
         | Kind::Conv(..)
@@ -506,10 +511,20 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
     }
 }
 
+fn of_place(place: &Strided) -> impl Iterator<Item = &Expr> {
+    std::iter::once(&place.offset).chain(&place.strides)
+}
+
+fn of_reading(reading: &Reading) -> impl Iterator<Item = &Expr> {
+    let through = reading.through.iter();
+    of_place(&reading.place)
+        .chain(through.flat_map(|through| of_place(&through.place).chain([&through.stride, &through.rows])))
+}
+
 /// The name of a kind of problem, for messages.
 pub fn kind_name(kind: &Kind) -> &'static str {
     match kind {
-        Kind::Pointwise(_) => "pointwise",
+        Kind::Pointwise(_) | Kind::Elementwise(..) => "pointwise",
         Kind::MatMul(..) => "matmul",
         Kind::Conv(..) => "conv",
         Kind::ConvTranspose(_) => "conv_transpose",

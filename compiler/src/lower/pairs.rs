@@ -59,6 +59,8 @@ impl Lowering<'_> {
 
     /// Lowers a node together with its first.
     pub(super) fn pair(&mut self, graph: &Graph, with: &With, node: &Node, tensors: &mut Tensors, segment: SegmentId) {
+        // It reads no views.
+        with.inputs.iter().flatten().for_each(|&operand| self.there(graph, operand, tensors, segment));
         let origin = graph.node(with.first).origin.merge(&node.origin);
         let both = Node { inputs: with.inputs.clone(), origin, ..node.clone() };
         self.problem(graph, &both, with.kind.clone(), tensors, segment);

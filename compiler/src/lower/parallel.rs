@@ -147,7 +147,7 @@ impl Lowering<'_> {
         for (product, columns) in products.iter().zip(columns) {
             let place = Strided { offset: offset.clone(), strides: whole.strides.clone() };
             let dims = graph.ty(product.result).dims.clone();
-            self.views.insert(product.result, View { base: Base::Tensor(output), dims, place });
+            self.views.insert(product.result, View { base: Base::Tensor(output), dims, place, rows: None });
             offset = offset + columns;
         }
         self.done.extend(members);

@@ -4,7 +4,7 @@
 //! views with what it costs to copy them first, and the copies are lowered only then. A result whose one reader is a
 //! transpose is written in the transpose's order.
 //!
-//! Not here: readers other than attention; the `cpu` target, whose functions read contiguous tensors.
+//! Not here: programs that read views (`readings.rs`); the `cpu` target, whose functions read contiguous tensors.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,7 @@ use lapidary_runtime::op::{Attention, Transpose};
 use lapidary_templates::view::contiguous;
 use lapidary_templates::{Kind, Problem, Strided};
 
+use super::readings::picked;
 use super::{Alternatives, Lowering, SegmentId, Target, TensorId, Tensors, kind_of};
 use crate::ir::{Expr, Graph, Node, NodeId, Op, Use, ValueId};
 
@@ -29,6 +30,19 @@ pub(super) struct View {
     pub base: Base,
     pub dims: Vec<Expr>,
     pub place: Strided,
+    /// Rows of it that an index tensor picks; programs alone read such a view.
+    pub rows: Option<Rows>,
+}
+
+/// How far in its base an element of a view lies further on: by a row for each that its index says.
+#[derive(Clone, Debug)]
+pub(super) struct Rows {
+    pub indices: ValueId,
+    /// Where the view's indices lie in that tensor.
+    pub place: Strided,
+    /// Elements from one row to the next, and how many rows there are.
+    pub stride: Expr,
+    pub count: Expr,
 }
 
 /// The nodes of a graph that may be put off: views alone read them, or attention.
@@ -62,35 +76,45 @@ pub(super) fn is_read_in_place(graph: &Graph, value: ValueId, put_off: &BTreeSet
 }
 
 impl View {
-    fn whole(graph: &Graph, value: ValueId) -> View {
+    pub(super) fn whole(graph: &Graph, value: ValueId) -> View {
         let dims = graph.ty(value).dims.clone();
-        View { base: Base::Value(value), place: Strided::contiguous(&dims), dims }
+        View { base: Base::Value(value), place: Strided::contiguous(&dims), dims, rows: None }
     }
 
     /// The result of a node of this operand; `None` if its elements have no strides.
     fn through(&self, op: &Op) -> Option<View> {
-        let View { base, dims, place } = self.clone();
-        let Strided { mut offset, strides } = place;
-        match op {
-            Op::Transpose(Transpose { rank, perm }) => {
-                let moved =
-                    |all: &[Expr]| perm[..usize::from(*rank)].iter().map(|&k| all[usize::from(k)].clone()).collect();
-                Some(View { base, dims: moved(&dims), place: Strided { offset, strides: moved(&strides) } })
-            }
-            Op::Slice { starts, steps, dims } => {
-                let mut stepped = Vec::new();
-                for ((start, step), stride) in starts.iter().zip(steps).zip(strides) {
-                    offset = offset + start.clone() * stride.clone();
-                    stepped.push(Expr::constant(*step) * stride);
-                }
-                Some(View { base, dims: dims.clone(), place: Strided { offset, strides: stepped } })
-            }
-            Op::Reshape(to) => {
-                let strides = reshaped(&dims, &strides, to)?;
-                Some(View { base, dims: to.clone(), place: Strided { offset, strides } })
-            }
-            _ => None,
+        let (dims, place) = through(op, &self.dims, &self.place)?;
+        let rows = match &self.rows {
+            Some(rows) => Some(Rows { place: through(op, &self.dims, &rows.place)?.1, ..rows.clone() }),
+            None => None,
+        };
+        Some(View { base: self.base, dims, place, rows })
+    }
+}
+
+/// The shape of a node's result, and where the elements of its operand lie in it.
+fn through(op: &Op, dims: &[Expr], place: &Strided) -> Option<(Vec<Expr>, Strided)> {
+    let Strided { mut offset, strides } = place.clone();
+    match op {
+        Op::Transpose(Transpose { rank, perm }) => {
+            let moved = |all: &[Expr]| -> Vec<Expr> {
+                perm[..usize::from(*rank)].iter().map(|&k| all[usize::from(k)].clone()).collect()
+            };
+            Some((moved(dims), Strided { offset, strides: moved(&strides) }))
         }
+        Op::Slice { starts, steps, dims } => {
+            let mut stepped = Vec::new();
+            for ((start, step), stride) in starts.iter().zip(steps).zip(strides) {
+                offset = offset + start.clone() * stride.clone();
+                stepped.push(Expr::constant(*step) * stride);
+            }
+            Some((dims.clone(), Strided { offset, strides: stepped }))
+        }
+        Op::Reshape(to) => {
+            let strides = reshaped(dims, &strides, to)?;
+            Some((to.clone(), Strided { offset, strides }))
+        }
+        _ => None,
     }
 }
 
@@ -132,6 +156,10 @@ impl Lowering<'_> {
         let (&[Some(operand), ..], &[Some(result)]) = (&node.inputs[..], &node.outputs[..]) else {
             crate::bug!("a view without operand or result");
         };
+        if let (Op::Gather { axis }, Some(&Some(indices))) = (&node.op, node.inputs.get(1)) {
+            self.views.insert(result, picked(graph, operand, indices, usize::from(*axis)));
+            return;
+        }
         let view = self.views.get(&operand).cloned().unwrap_or_else(|| View::whole(graph, operand));
         let whole = View::whole(graph, operand);
         let view = view.through(&node.op).or_else(|| {
@@ -146,7 +174,7 @@ impl Lowering<'_> {
     }
 
     /// Lowers what was put off to make a value.
-    fn there(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors, segment: SegmentId) {
+    pub(super) fn there(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors, segment: SegmentId) {
         if tensors.contains_key(&value) || !self.views.contains_key(&value) {
             return;
         }
@@ -183,7 +211,7 @@ impl Lowering<'_> {
     }
 
     /// The tensor that a view is a part of.
-    fn base(&mut self, graph: &Graph, base: Base, tensors: &mut Tensors) -> TensorId {
+    pub(super) fn base(&mut self, graph: &Graph, base: Base, tensors: &mut Tensors) -> TensorId {
         match base {
             Base::Value(value) => self.tensor(graph, value, tensors),
             Base::Tensor(tensor) => tensor,
@@ -256,7 +284,7 @@ impl Lowering<'_> {
     }
 
     /// The nodes that were put off to make a value, and are not lowered yet.
-    fn put_off_for(&self, graph: &Graph, value: ValueId, found: &mut Vec<NodeId>) {
+    pub(super) fn put_off_for(&self, graph: &Graph, value: ValueId, found: &mut Vec<NodeId>) {
         if !self.views.contains_key(&value) {
             return;
         }

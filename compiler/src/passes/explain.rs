@@ -4,6 +4,7 @@
 //! where there is none, say so. Needs: the graph behind the passes, and the [`Notes`] of rules whose operands later
 //! passes rewrite. Not here: what runs once at load; what costs nothing (reshapes); conditions, which the rules have.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fuse::{epilogue, matmul_transpose, norm_epilogue, pointwise, product_view};
@@ -40,7 +41,7 @@ pub fn apart(graph: &Graph, notes: &Notes) -> Vec<Apart> {
             continue;
         }
         found.extend(chain(graph, id, notes));
-        found.extend(transpose(graph, id));
+        found.extend(transpose(graph, id, &at_load));
         let mut seen = BTreeSet::new();
         for (at, value) in node.inputs.iter().enumerate() {
             let Some(value) = value.filter(|value| seen.insert(*value)) else { continue };
@@ -129,11 +130,12 @@ fn chain(graph: &Graph, id: NodeId, notes: &Notes) -> Option<Apart> {
 }
 
 /// A transpose at `id` that is a kernel, with all that read it.
-fn transpose(graph: &Graph, id: NodeId) -> Option<Apart> {
+fn transpose(graph: &Graph, id: NodeId, at_load: &BTreeSet<NodeId>) -> Option<Apart> {
     let (Op::Transpose(_), &[Some(result)]) = (&graph.node(id).op, &graph.node(id).outputs[..]) else { return None };
     if is_beside_attention(graph, id) {
         return None;
     }
+    let around = LazyCell::new(|| layout::Around::of(graph, id, at_load));
     let mut kernels = vec![Kernel::of(graph, id)];
     let mut readers = Vec::new();
     for reader in readers_behind(graph, result, is_view) {
@@ -143,7 +145,7 @@ fn transpose(graph: &Graph, id: NodeId) -> Option<Apart> {
                 let why = match (&graph.node(node).op, matmul_transpose::why_not(graph, node, at)) {
                     (_, Some(why)) => why.text(graph),
                     (Op::MatMul(..), None) if at < 2 => Why::View.text(graph),
-                    (op, None) => match layout::why_not(graph, id, node) {
+                    (op, None) => match around.as_ref().and_then(|around| around.why_not(node)) {
                         Some(why) => why.text(graph),
                         None => format!("no {} reads through a transpose", op.name()),
                     },

@@ -134,7 +134,7 @@ impl Why {
                 )
             }
             Why::NotAddressable(value) => format!(
-                "{}: an epilogue reads operands of the result's shape, of one element a channel, or of one element",
+                "{}: an epilogue reads operands of the result's shape, of one element a channel, a row or a column, or of one element",
                 typed(value)
             ),
             Why::Operands { needs, most } => {

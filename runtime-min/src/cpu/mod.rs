@@ -38,6 +38,8 @@ mod team;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threads;
 mod window;
 
 pub use check::{Operand, supports};

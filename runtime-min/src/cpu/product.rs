@@ -248,27 +248,32 @@ fn add_rows<T: Real>((x, step): (&[T], usize), m: &Matrix<'_, T>, y: &mut [T]) {
     }
 }
 
-/// `y += x m` for columns of `m` that are contiguous: one dot product a column, in 32 running sums.
+/// `y += x m` for columns of `m` that are contiguous: one dot product a column, in 64 running sums.
 #[inline(always)]
 fn add_dots<T: Real>((x, step): (&[T], usize), m: &Matrix<'_, T>, y: &mut [T]) {
-    const LANES: usize = 32;
     for (j, y) in y.iter_mut().enumerate() {
         let column = &m.data[j * m.col_stride..][..m.rows];
         let mut sum = T::ZERO;
         if step == 1 {
-            let mut lanes = [T::ZERO; LANES];
-            let x = &x[..m.rows];
-            let (xs, ms) = (x.chunks_exact(LANES), column.chunks_exact(LANES));
-            for (x, m) in xs.remainder().iter().zip(ms.remainder()) {
+            let (xs, x_rest) = x[..m.rows].as_chunks::<LANES>();
+            let (ms, m_rest) = column.as_chunks::<LANES>();
+            for (x, m) in x_rest.iter().zip(m_rest) {
                 sum = sum.add(x.mul(*m));
             }
-            for (x, m) in xs.zip(ms) {
-                for ((lane, x), m) in lanes.iter_mut().zip(x).zip(m) {
-                    *lane = lane.add(x.mul(*m));
-                }
+            // Four at a time, as a sum waits for the last one.
+            let [mut a, mut b, mut c, mut d] = [[T::ZERO; LANES]; 4];
+            let ((x_fours, xs), (m_fours, ms)) = (xs.as_chunks::<4>(), ms.as_chunks::<4>());
+            for (x, m) in x_fours.iter().zip(m_fours) {
+                a = add_products(a, &x[0], &m[0]);
+                b = add_products(b, &x[1], &m[1]);
+                c = add_products(c, &x[2], &m[2]);
+                d = add_products(d, &x[3], &m[3]);
             }
-            for lane in lanes {
-                sum = sum.add(lane);
+            for (x, m) in xs.iter().zip(ms) {
+                a = add_products(a, x, m);
+            }
+            for lane in 0..LANES {
+                sum = sum.add(a[lane].add(b[lane]).add(c[lane].add(d[lane])));
             }
         } else {
             for (p, m) in column.iter().enumerate() {
@@ -277,6 +282,14 @@ fn add_dots<T: Real>((x, step): (&[T], usize), m: &Matrix<'_, T>, y: &mut [T]) {
         }
         *y = y.add(sum);
     }
+}
+
+/// Sums that fill a vector register.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn add_products<T: Real>(sums: [T; LANES], x: &[T; LANES], m: &[T; LANES]) -> [T; LANES] {
+    core::array::from_fn(|k| sums[k].add(x[k].mul(m[k])))
 }
 
 macro_rules! int_product {

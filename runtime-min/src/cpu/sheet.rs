@@ -9,8 +9,8 @@ use crate::cpu::memory::Buffer;
 use crate::cpu::simd::vectorize;
 use crate::cpu::window::{Axis, Geometry};
 
-/// Positions that are folded side by side: they stay in the first-level cache from tap to tap.
-const PIECE: usize = 512;
+/// Elements of a block: positions that are folded side by side, and what is copied at a time.
+const BLOCK: usize = 16;
 
 /// The sheets of a window: their extents, and how many there are along each axis (the strides).
 #[derive(Clone, Copy)]
@@ -38,27 +38,41 @@ impl Sheets {
 
     /// Splits the plane `x`; what lies outside of it is `outside`.
     pub fn split<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
+        vectorize(
+            #[inline(always)]
+            || self.split_rows(x, outside, sheets),
+        );
+    }
+
+    #[inline(always)]
+    fn split_rows<A: Arith>(&self, x: &[A], outside: A, sheets: &mut [A]) {
         let [d, h, w] = &self.axes;
         let [depth, height, width] = self.extents;
         let inside = |axis: &Axis, at: usize| at.checked_sub(axis.pad_lo).filter(|&at| at < axis.input);
-        let mut rows = sheets.chunks_exact_mut(width);
+        let mut row = 0;
         for sheet in 0..d.stride * h.stride * w.stride {
             let (of_d, of_h, of_w) = (sheet / (h.stride * w.stride), sheet / w.stride % h.stride, sheet % w.stride);
             // The first of a row's elements, and where they end.
             let first = w.pad_lo.saturating_sub(of_w).div_ceil(w.stride).min(width);
             let end = (w.pad_lo + w.input).saturating_sub(of_w).div_ceil(w.stride).clamp(first, width);
             for z in (0..depth).map(|z| inside(d, z * d.stride + of_d)) {
-                for (y, to) in (0..height).map(|y| inside(h, y * h.stride + of_h)).zip(&mut rows) {
+                for y in (0..height).map(|y| inside(h, y * h.stride + of_h)) {
+                    // With the rows that come, which a copy may reach into.
+                    let to = &mut sheets[row * width..];
+                    row += 1;
                     let (Some(z), Some(y)) = (z, y) else {
-                        to.fill(outside);
+                        to[..width].fill(outside);
                         continue;
                     };
-                    to[..first].fill(outside);
-                    to[end..].fill(outside);
                     if first < end {
-                        let from = &x[(z * h.input + y) * w.input..][..w.input];
-                        every(&from[first * w.stride + of_w - w.pad_lo..], w.stride, &mut to[first..end]);
+                        let from = &x[(z * h.input + y) * w.input + first * w.stride + of_w - w.pad_lo..];
+                        match w.stride {
+                            1 => copy_row(from, &mut to[first..], end - first),
+                            stride => every(from, stride, &mut to[first..end]),
+                        }
                     }
+                    to[..first].fill(outside);
+                    to[end..width].fill(outside);
                 }
             }
         }
@@ -103,16 +117,19 @@ impl Sheets {
         for (z, out) in out.chunks_exact_mut((h.output * w.output).max(1)).enumerate() {
             // A row of positions is as long as a row of the sheet; where that is longer, the rest is dropped.
             let direct = width == w.output;
-            let folded = if direct { &mut *out } else { &mut flat[..count] };
+            let sheets = &sheets[z * height * width..];
             vectorize(
                 #[inline(always)]
-                || fold_line(&sheets[z * height * width..], offsets, folded, start, &weight, &step),
+                || {
+                    if direct {
+                        return fold_line(sheets, offsets, out, start, &weight, &step);
+                    }
+                    fold_line(sheets, offsets, &mut flat[..count], start, &weight, &step);
+                    for row in 0..h.output {
+                        copy_row(&flat[row * width..], &mut out[row * w.output..], w.output);
+                    }
+                },
             );
-            if !direct {
-                for (out, row) in out.chunks_exact_mut(w.output).zip(flat.chunks(width)) {
-                    out.copy_from_slice(&row[..w.output]);
-                }
-            }
         }
     }
 }
@@ -127,27 +144,70 @@ fn fold_line<A: Arith, W: Copy>(
     weight: &impl Fn(usize) -> W,
     step: &impl Fn(A, A, W) -> A,
 ) {
-    for (k, out) in out.chunks_mut(PIECE).enumerate() {
-        let len = out.len();
-        let tap = |tap: usize| (&x[k * PIECE + offsets[tap] as usize..][..len], weight(tap));
-        let quads = offsets.len() / 4 * 4;
-        out.fill(start);
-        for first in (0..quads).step_by(4) {
-            let [(x0, w0), (x1, w1), (x2, w2), (x3, w3)] = [0, 1, 2, 3].map(|i| tap(first + i));
-            for ((((out, x0), x1), x2), x3) in out.iter_mut().zip(x0).zip(x1).zip(x2).zip(x3) {
-                *out = step(step(step(step(*out, *x0, w0), *x1, w1), *x2, w2), *x3, w3);
-            }
+    let mut at = 0;
+    while at + 4 * BLOCK <= out.len() {
+        // Four blocks at a time, as a sum waits for the last one; each stays in registers from tap to tap.
+        let [mut a, mut b, mut c, mut d] = [[start; BLOCK]; 4];
+        for (tap, &offset) in offsets.iter().enumerate() {
+            let (blocks, _) = x[at + offset as usize..][..4 * BLOCK].as_chunks::<BLOCK>();
+            let weight = weight(tap);
+            a = fold_tap(a, &blocks[0], weight, step);
+            b = fold_tap(b, &blocks[1], weight, step);
+            c = fold_tap(c, &blocks[2], weight, step);
+            d = fold_tap(d, &blocks[3], weight, step);
         }
-        for (x, weight) in (quads..offsets.len()).map(tap) {
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = step(*out, *x, weight);
-            }
+        let (to, _) = out[at..][..4 * BLOCK].as_chunks_mut::<BLOCK>();
+        (to[0], to[1], to[2], to[3]) = (a, b, c, d);
+        at += 4 * BLOCK;
+    }
+    while at < out.len() {
+        if out.len() < BLOCK {
+            let fold = |folded: A, (tap, &offset): (usize, &u64)| step(folded, x[at + offset as usize], weight(tap));
+            out[at] = offsets.iter().enumerate().fold(start, fold);
+            at += 1;
+            continue;
         }
+        // The last block ends with the line, and folds again what the one before has.
+        at = at.min(out.len() - BLOCK);
+        let mut folded = [start; BLOCK];
+        for (tap, &offset) in offsets.iter().enumerate() {
+            let (blocks, _) = x[at + offset as usize..][..BLOCK].as_chunks::<BLOCK>();
+            folded = fold_tap(folded, &blocks[0], weight(tap), step);
+        }
+        out[at..][..BLOCK].copy_from_slice(&folded);
+        at += BLOCK;
+    }
+}
+
+/// Neighbouring positions with one more tap.
+#[inline(always)]
+fn fold_tap<A: Arith, W: Copy>(
+    folded: [A; BLOCK],
+    x: &[A; BLOCK],
+    weight: W,
+    step: &impl Fn(A, A, W) -> A,
+) -> [A; BLOCK] {
+    core::array::from_fn(|k| step(folded[k], x[k], weight))
+}
+
+/// Copies `from` to the front of `to`. Up to a block more is written behind it, with whatever follows in `source` behind
+/// `from`: rows that are written one behind the other are copied block by block then, not call by call.
+#[inline(always)]
+fn copy_row<A: Copy>(source: &[A], to: &mut [A], len: usize) {
+    let padded = len.next_multiple_of(BLOCK);
+    if source.len() < padded || to.len() < padded {
+        return to[..len].copy_from_slice(&source[..len]);
+    }
+    let (from, _) = source[..padded].as_chunks::<BLOCK>();
+    let (to, _) = to[..padded].as_chunks_mut::<BLOCK>();
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
     }
 }
 
 /// `to[i] = from[i * stride]`
-fn every<A: Copy>(from: &[A], stride: usize, to: &mut [A]) {
+#[inline(always)]
+pub fn every<A: Copy>(from: &[A], stride: usize, to: &mut [A]) {
     match stride {
         1 => to.copy_from_slice(&from[..to.len()]),
         2 => {

@@ -18,6 +18,8 @@ pub enum Tail {
     Scale,
     /// `u8(round((acc - offset[ch]) * scale[ch]) + 128)` of sums in `i32`
     Quantize,
+    /// `f32(acc - 3 * row[..] - column[..]) * 0.25` of sums in `i32`, a number for each row and column of each matrix
+    Corrections,
 }
 
 /// An epilogue on a product of type `dtype`, its operands, and the result.
@@ -54,6 +56,20 @@ fn tail(tail: Tail, dtype: DType, out: &str, channels: &str) -> (Option<Program>
             vec![operand(F32, "1")],
             F32,
         ),
+        Tail::Corrections => {
+            let (batch, [rows, columns]) = matrices(out);
+            (
+                vec![
+                    step(ScalarOp::Mul, Arg::Input(1), imm(3.0)),
+                    step(ScalarOp::Sub, Arg::Input(0), Arg::Step(0)),
+                    step(ScalarOp::Sub, Arg::Step(1), Arg::Input(2)),
+                    Instr::unary(ScalarOp::Cast, F32, Arg::Step(2)),
+                    Instr::binary(ScalarOp::Mul, F32, Arg::Step(3), Arg::Imm(Scalar::float(F32, 0.25))),
+                ],
+                vec![operand(I32, &format!("{batch} {rows} 1")), operand(I32, &format!("{batch} 1 {columns}"))],
+                F32,
+            )
+        }
         Tail::Quantize => (
             vec![
                 step(ScalarOp::Sub, Arg::Input(0), Arg::Input(1)),
@@ -70,6 +86,13 @@ fn tail(tail: Tail, dtype: DType, out: &str, channels: &str) -> (Option<Program>
     let inputs = std::iter::once(dtype).chain(extras.iter().map(|operand| operand.dtype)).collect();
     let outputs = vec![Arg::Step(steps.len() as u16 - 1)];
     (Some(Program { inputs, steps, outputs }), extras, operand(result, out))
+}
+
+/// The batch axes of a result and the extents of its matrices.
+fn matrices(out: &str) -> (String, [&str; 2]) {
+    let dims: Vec<&str> = out.split_whitespace().collect();
+    let (batch, matrix) = dims.split_at(dims.len() - 2);
+    (batch.join(" "), [matrix[0], matrix[1]])
 }
 
 /// A matrix product: the factors' types, the extents of a, b and the result, which factors are transposed.
@@ -109,6 +132,8 @@ pub fn matmuls() -> Vec<(&'static str, Problem)> {
         ("bytes_odd", exact([I8, U8], ["37 75", "75 53", "37 53"], "", Tail::BiasAddRelu)),
         ("bytes_odd_rows", exact([I8, I8], ["37 75", "54 75", "37 54"], "b", Tail::None)),
         ("bytes_heads", exact([U8, U8], ["b 6 s 64", "b 6 64 s", "b 6 s s"], "", Tail::None)),
+        ("bytes_corrected", exact([U8, U8], ["b 6 s 64", "b 6 s 64", "b 6 s s"], "b", Tail::Corrections)),
+        ("bytes_values", exact([U8, U8], ["b 2 40 s", "b 2 s 64", "b 2 40 64"], "", Tail::Corrections)),
         // Few outputs of long sums, which are split.
         ("deep", exact([F16; 2], ["s 1537", "1537 72", "s 72"], "", Tail::BiasAddRelu)),
         ("deep_dynamic", exact([BF16; 2], ["b 40 s", "24 s", "b 40 24"], "b", Tail::BiasGelu)),

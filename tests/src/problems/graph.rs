@@ -93,7 +93,7 @@ fn op(problem: &Problem) -> Option<Op> {
     let result = |k: usize| problem.outputs[k].as_ref().map(|operand| operand.dims.clone()).unwrap_or_default();
     let spatial = || result(0).split_off(2);
     let op = match problem.kind.clone() {
-        Kind::Pointwise(program) => Op::Pointwise(program),
+        Kind::Pointwise(program) | Kind::Elementwise(program, _) => Op::Pointwise(program),
         Kind::MatMul(spec, epilogue) => Op::MatMul(spec, epilogue),
         Kind::Conv(spec, epilogue) => Op::Conv(spec, epilogue),
         Kind::ConvTranspose(spec) => Op::ConvTranspose(spec, spatial()),

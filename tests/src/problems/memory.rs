@@ -9,7 +9,7 @@ use lapidary_runtime::op::{
     Norm, NormKind, PadMode, Pool, PoolKind, Recurrent, Reduce, ReduceKind, RegionKind, RegionPool, Resize, ResizeMode,
     Scalar, ScalarOp, ScatterMode, Softmax, Transpose, Window,
 };
-use lapidary_templates::{Expr, Kind, Operand, Problem, Program};
+use lapidary_templates::{Expr, Kind, Operand, Problem, Program, Reading, Strided};
 
 use super::operand;
 
@@ -73,6 +73,19 @@ fn pointwise() -> Problems {
     }
     all.push(("gelu", gelu()));
     all.push(("mixed types", mixed()));
+    for (name, offset, strides) in [
+        ("add of a transposed operand", 0, "1 48"),
+        ("add of a part", 24, "96 1"),
+        ("add of a crooked part", 3, "77 1"),
+        ("add of every other element", 0, "96 2"),
+    ] {
+        let whole = Reading { place: Strided { offset: Expr::constant(0), strides: exprs("64 1") }, through: None };
+        let place = Strided { offset: Expr::constant(offset), strides: exprs(strides) };
+        let program = Program::single(ScalarOp::Add, F16, &[F16; 2]);
+        let kind = Kind::Elementwise(program, vec![whole, Reading { place, through: None }]);
+        let ty = operand(F16, "48 64");
+        all.push((name, problem(kind, &[ty.clone(), ty.clone()], &[ty])));
+    }
     let empty = Program { inputs: Vec::new(), steps: Vec::new(), outputs: vec![Arg::Imm(Scalar::float(F32, 1.5))] };
     all.push(("constant", problem(Kind::Pointwise(empty), &[], &[operand(F32, "")])));
     all

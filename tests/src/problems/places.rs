@@ -11,8 +11,11 @@ use lapidary_templates::{Arch, Kind, Operand, Problem, Shapes, Strided, families
 
 /// Where input `k` of a problem lies, if in a larger tensor.
 fn of_input(problem: &Problem, k: usize) -> Option<&Strided> {
-    let Kind::Attention(_, places) = &problem.kind else { return None };
-    let place = places[..3].get(k)?;
+    let place = match &problem.kind {
+        Kind::Attention(_, places) => places[..3].get(k)?,
+        Kind::Elementwise(_, readings) => &readings.get(k)?.place,
+        _ => return None,
+    };
     (*place != Strided::contiguous(&problem.inputs[k].as_ref()?.dims)).then_some(place)
 }
 

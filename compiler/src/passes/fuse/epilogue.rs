@@ -1,8 +1,8 @@
 //! Epilogues of matrix products and convolutions.
 //!
 //! Does: `g(conv(x, w), y) -> conv_g(x, w, y)`. Needs: pointwise regions, so that `g` is the whole chain.
-//! Keeps: types. Not here: operands of `g` that broadcast along anything but the channel, which the kernels' epilogues
-//! do not address; operands and results of storage types, of which an epilogue would have to find parts of bytes.
+//! Keeps: types. Not here: operands of `g` that broadcast along other axes than to channels, and to rows or columns of
+//! matrices, which the kernels' epilogues do not address; operands and results of storage types, of which an epilogue would have to find parts of bytes.
 
 use super::pointwise::{merge_equal, pointwise};
 use crate::ir::{Graph, NodeId, Op, Patch, Program, Ref, Type, ValueId};
@@ -121,11 +121,15 @@ fn compose(
     (merged.simplify(), operands[1..].to_vec())
 }
 
-/// Whether an epilogue can read a tensor of type `ty`: it has the result's shape, one element a channel, or one.
+/// Whether an epilogue can read a tensor of type `ty`: it has the result's shape, one element a channel, or one; or, where the
+/// channel is the last axis, one for each row or for each column of each matrix.
 fn addressable(ty: &Type, result: &Type, channel: usize) -> bool {
-    if ty.dims == result.dims {
-        return true;
-    }
-    let lead = result.dims.len() - ty.dims.len().min(result.dims.len());
-    ty.dims.iter().enumerate().all(|(k, dim)| dim.is(1) || (lead + k == channel && dim == &result.dims[channel]))
+    let rank = result.dims.len();
+    let lead = rank - ty.dims.len().min(rank);
+    let full = |k: usize| lead <= k && ty.dims[k - lead] == result.dims[k];
+    let one = |k: usize| k < lead || ty.dims[k - lead].is(1);
+    let all_but = |axis: usize| one(axis) && (0..rank).all(|k| k == axis || full(k));
+    (0..rank).all(full)
+        || (0..rank).all(|k| one(k) || k == channel && full(k))
+        || channel + 1 == rank && (all_but(rank - 1) || rank > 1 && all_but(rank - 2))
 }

@@ -10,7 +10,7 @@ use super::region::{Region, Tensor};
 use crate::ir::{Expr, Graph, NodeId, Op, Patch, Ref, Type, ValueId};
 
 /// Has the nodes `changed` of the region around the transpose `seed` compute in the other order than they are written in.
-pub fn patch(graph: &Graph, seed: NodeId, region: &Region, changed: &BTreeSet<NodeId>) -> Patch {
+pub fn patch(graph: &Graph, seed: NodeId, region: &Region<'_>, changed: &BTreeSet<NodeId>) -> Patch {
     let from: Vec<NodeId> = region.moves.iter().copied().collect();
     let tensor_of = region.tensors.iter().enumerate();
     let tensor_of = tensor_of.flat_map(|(k, tensor)| tensor.values.iter().map(move |(value, _)| (*value, k)));
@@ -35,7 +35,7 @@ pub fn patch(graph: &Graph, seed: NodeId, region: &Region, changed: &BTreeSet<No
 
 struct Change<'g> {
     graph: &'g Graph,
-    region: &'g Region,
+    region: &'g Region<'g>,
     changed: &'g BTreeSet<NodeId>,
     /// The transpose that the new ones are named after.
     seed: NodeId,
@@ -53,7 +53,7 @@ impl Change<'_> {
     fn node(&mut self, id: NodeId) {
         let written = self.region.nodes[&id];
         let spec = self.region.orders.from(written);
-        let Some(follower) = follow(self.graph, id, &spec, &self.region.at_load) else {
+        let Some(follower) = follow(self.graph, id, &spec, self.region.at_load) else {
             crate::bug!("a node of a region does not follow")
         };
         let mut operands = Vec::new();

@@ -20,6 +20,7 @@ mod region;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{Graph, NodeId, Op, Patch};
+use crate::passes::matching;
 use crate::passes::why::Why;
 use cut::Network;
 use order::{Order, Orders};
@@ -39,7 +40,8 @@ const CHANGED: u64 = 1;
 
 /// `f(t(x), t(y)) -> t(f(x, y))` and back, wherever that moves less around the transpose at `id`
 pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
-    let region = region(graph, id)?;
+    let at_load = at_load(graph, id)?;
+    let region = region(graph, id, &at_load)?;
     // All transposes of a region have the same one around them.
     if region.moves.first() != Some(&id) {
         return None;
@@ -48,25 +50,45 @@ pub fn rewrite(graph: &Graph, id: NodeId) -> Option<Patch> {
     (region.cost(&changed) < region.cost(&BTreeSet::new())).then(|| change::patch(graph, id, &region, &changed))
 }
 
-/// Why the transpose at `id` stands in front of `reader`; `None` where that computes in one order only.
-pub fn why_not(graph: &Graph, id: NodeId, reader: NodeId) -> Option<Why> {
-    let region = region(graph, id).filter(|region| region.nodes.contains_key(&reader))?;
-    match region.cost(&choose(&region)) < region.cost(&BTreeSet::new()) {
-        true => Some(Why::WouldFuse("layout")),
-        false => Some(Why::NoLessMoved { nodes: region.nodes.len() }),
+/// What [`rewrite`] finds around a transpose that it leaves.
+pub struct Around {
+    nodes: BTreeSet<NodeId>,
+    moves_less: bool,
+}
+
+impl Around {
+    /// The surroundings of the transpose at `id`; `None` where there are none in either order. `at_load` follows from constants.
+    pub fn of(graph: &Graph, id: NodeId, at_load: &BTreeSet<NodeId>) -> Option<Around> {
+        let region = region(graph, id, at_load)?;
+        let moves_less = region.cost(&choose(&region)) < region.cost(&BTreeSet::new());
+        Some(Around { nodes: region.nodes.into_keys().collect(), moves_less })
+    }
+
+    /// Why the transpose stands in front of `reader`; `None` where that computes in one order only.
+    pub fn why_not(&self, reader: NodeId) -> Option<Why> {
+        let why = match self.moves_less {
+            true => Why::WouldFuse("layout"),
+            false => Why::NoLessMoved { nodes: self.nodes.len() },
+        };
+        self.nodes.contains(&reader).then_some(why)
     }
 }
 
+/// What follows from constants, where the node at `id` is a transpose.
+fn at_load(graph: &Graph, id: NodeId) -> Option<BTreeSet<NodeId>> {
+    matches!(graph.node(id).op, Op::Transpose(_)).then(|| matching::at_load(graph))
+}
+
 /// What is around the transpose at `id`.
-fn region(graph: &Graph, id: NodeId) -> Option<Region> {
+fn region<'a>(graph: &Graph, id: NodeId, at_load: &'a BTreeSet<NodeId>) -> Option<Region<'a>> {
     match (&graph.node(id).op, &graph.node(id).inputs[..]) {
-        (Op::Transpose(spec), &[Some(x)]) => Region::around(graph, x, Orders::of(*spec)),
+        (Op::Transpose(spec), &[Some(x)]) => Region::around(graph, x, Orders::of(*spec), at_load),
         _ => None,
     }
 }
 
 /// The nodes that compute in the other order than they are written in, where the least is moved.
-fn choose(region: &Region) -> BTreeSet<NodeId> {
+fn choose(region: &Region<'_>) -> BTreeSet<NodeId> {
     let mut network = Network::new();
     let places: BTreeMap<NodeId, usize> = region.nodes.keys().map(|id| (*id, network.place())).collect();
     let at = |node: Option<NodeId>, order: Order| match (node, order) {
@@ -91,7 +113,7 @@ fn choose(region: &Region) -> BTreeSet<NodeId> {
     nodes.map(|(id, _)| *id).collect()
 }
 
-impl Region {
+impl Region<'_> {
     /// The measure of what is around, where the nodes `changed` compute in the other order than they are written in.
     fn cost(&self, changed: &BTreeSet<NodeId>) -> u64 {
         let cost = |tensor: &Tensor| {

@@ -9,17 +9,19 @@ use super::follow::{Part, follow};
 use super::order::{Order, Orders, elements, moves_nothing};
 use super::{ELEMENT, STEP};
 use crate::ir::{Graph, NodeId, Op, Use, ValueId};
-use crate::passes::matching::{at_load, result};
+use crate::passes::matching::result;
 
 /// The surroundings of a transpose.
-pub struct Region {
+pub struct Region<'a> {
     pub orders: Orders,
     /// The nodes that compute in either order, each with the one that it is written in.
     pub nodes: BTreeMap<NodeId, Order>,
     pub tensors: Vec<Tensor>,
     /// The transposes between the two orders.
     pub moves: BTreeSet<NodeId>,
-    pub at_load: BTreeSet<NodeId>,
+    pub at_load: &'a BTreeSet<NodeId>,
+    /// Nodes that rewrites have left behind.
+    unread: BTreeSet<NodeId>,
 }
 
 /// A tensor in either order.
@@ -70,15 +72,16 @@ impl Tensor {
     }
 }
 
-impl Region {
+impl<'a> Region<'a> {
     /// The region around the transpose from `x`, which is in the order in front of it; `None` where a value is in both orders.
-    pub fn around(graph: &Graph, x: ValueId, orders: Orders) -> Option<Region> {
+    pub fn around(graph: &Graph, x: ValueId, orders: Orders, at_load: &'a BTreeSet<NodeId>) -> Option<Region<'a>> {
         let mut region = Region {
             orders,
             nodes: BTreeMap::new(),
             tensors: Vec::new(),
             moves: BTreeSet::new(),
-            at_load: at_load(graph),
+            at_load,
+            unread: unread(graph),
         };
         let mut seen: BTreeMap<ValueId, Order> = BTreeMap::new();
         let mut left = vec![(x, Order::Front)];
@@ -122,6 +125,7 @@ impl Region {
         while let Some(&(value, order)) = values.get(at) {
             for use_ in graph.uses(value) {
                 let node = match use_ {
+                    Use::Operand(node, _) if self.unread.contains(&node) => continue,
                     Use::Operand(node, _) if self.moved_by(graph, node, order).is_some() => {
                         self.moves.insert(node);
                         values.extend(result(graph, node).map(|moved| (moved, order.other())));
@@ -160,7 +164,7 @@ impl Region {
         if let Some(written) = self.nodes.get(&id) {
             return (*written == order).then_some(true);
         }
-        let Some(follower) = follow(graph, id, &self.orders.from(order), &self.at_load) else { return Some(false) };
+        let Some(follower) = follow(graph, id, &self.orders.from(order), self.at_load) else { return Some(false) };
         self.nodes.insert(id, order);
         let tensors = follower.parts.iter().filter_map(|part| match part {
             Part::Tensor(value) => Some(*value),
@@ -169,4 +173,16 @@ impl Region {
         left.extend(tensors.chain([follower.result]).map(|value| (value, order)));
         Some(true)
     }
+}
+
+/// The nodes whose results lead to no output.
+fn unread(graph: &Graph) -> BTreeSet<NodeId> {
+    let mut found = BTreeSet::new();
+    for id in graph.order().into_iter().rev() {
+        let mut uses = graph.node(id).outputs.iter().flatten().flat_map(|value| graph.uses(*value));
+        if uses.all(|reader| matches!(reader, Use::Operand(node, _) if found.contains(&node))) {
+            found.insert(id);
+        }
+    }
+    found
 }

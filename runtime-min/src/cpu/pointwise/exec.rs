@@ -4,7 +4,7 @@
 //! that the result overlaps no operand.
 
 use super::math;
-use super::program::{Class, Prepared, Task};
+use super::program::{Class, Prepared, Side, Task};
 use crate::cpu::element::Arith;
 use crate::cpu::memory::Plain;
 use crate::cpu::simd::vectorize;
@@ -122,6 +122,17 @@ macro_rules! float_step {
                     unsafe {
                         match task {
                             Task::Square => chunk.map(|x: $t| x * x),
+                            Task::Gate(gate) => {
+                                let [scale, shift, low, high] = [gate.scale, gate.shift, gate.low, gate.high]
+                                    .map(|bits| <$t>::from(f32::from_bits(bits)));
+                                // The bounds are numbers, so that NaN passes both.
+                                let raised = |x: $t| if x <= low { low } else { x };
+                                let lowered = |x: $t| if x >= high { high } else { x };
+                                match gate.first {
+                                    Side::Low => chunk.map(|x: $t| x * lowered(raised(x * scale + shift))),
+                                    Side::High => chunk.map(|x: $t| x * raised(lowered(x * scale + shift))),
+                                }
+                            }
                             Task::Op(op) => match op {
                                 Identity => chunk.map(|x: $t| x),
                                 Neg => chunk.map(|x: $t| -x),
@@ -225,6 +236,7 @@ macro_rules! int_step {
                     unsafe {
                         match task {
                             Task::Square => chunk.map(|x: $t| x.wrapping_mul(x)),
+                            Task::Gate(_) => missing(task),
                             Task::IntPow => chunk.zip(|a: $t, b: i64| int_pow(a, b)),
                             Task::UnsignedPow => chunk.zip(|a: $t, b: u64| unsigned_pow(a, b)),
                             Task::Op(op) => match op {
@@ -308,7 +320,7 @@ unsafe fn bool_step(task: Task, chunk: Chunk) {
                         | Sigmoid | Softplus | BitNot | IsNan | IsPosInf | IsNegInf | Add | Sub | Mul | Div | Mod
                         | Fmod | Pow | BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => missing(task),
                     },
-                    Task::Square | Task::IntPow | Task::UnsignedPow => missing(task),
+                    Task::Square | Task::IntPow | Task::UnsignedPow | Task::Gate(_) => missing(task),
                 }
             }
         },

@@ -408,9 +408,11 @@ impl Finish<'_> {
         let count = out.len() * 8 / self.dtype.bits();
         let address = out.as_mut_ptr();
         let mut operand = Operand::flat(self.dtype, address, count, start);
-        operand.feed = Feed::Load;
+        if !bound.program.reads_first || !Class::is_stored_as(self.dtype) {
+            operand.feed = Feed::Load;
+        }
         bound.operands[0] = operand;
-        // SAFETY: the slice holds the range; a chunk is loaded before it is written.
+        // SAFETY: the slice holds the range; a chunk is loaded, or read by other steps, before it is written.
         unsafe { bound.finish(self.dtype, address, start, count) };
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Done once, when a model is loaded; this is also where a program that the interpreter cannot run is found.
 
+use core::ops::RangeInclusive;
+
 use crate::dtype::DType;
 use crate::op::{Arg, Instr, Scalar, ScalarOp};
 use crate::table::Program;
@@ -103,6 +105,25 @@ pub enum Task {
     IntPow,
     /// An integer to the power of a `u64`.
     UnsignedPow,
+    /// `x * clamp(x * scale + shift)`: HardSwish and its like, five steps in one loop.
+    Gate(Gate),
+}
+
+/// The numbers of a gate, all of them the bits of an `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    pub scale: u32,
+    pub shift: u32,
+    pub low: u32,
+    pub high: u32,
+    pub first: Side,
+}
+
+/// A bound of a gate: of the two, the one that is applied first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Low,
+    High,
 }
 
 /// A step with its places.
@@ -126,6 +147,9 @@ pub struct Compiled {
     /// For each result the place and the type of its value.
     pub outputs: Vec<(Loc, DType)>,
     pub temps: usize,
+    /// Whether the last step that reads input 0 comes before the first that writes a result, so that the two may be the same
+    /// memory.
+    pub reads_first: bool,
 }
 
 /// A value while compiling: its type and its place.
@@ -154,13 +178,21 @@ pub fn compile(program: &Program<'_>, stored: &[DType]) -> Result<Compiled, Stri
         steps: Vec::new(),
         outputs: Vec::new(),
         temps: 0,
+        reads_first: false,
     };
     if stored.len() != program.outputs.len() {
         return Err(format!("a program of {} results is stored to {}", program.outputs.len(), stored.len()));
     }
     let mut compiler = Compiler { out, values: Vec::new(), last_use: last_uses(program), free: Vec::new() };
-    for (k, instr) in program.steps.iter().enumerate() {
+    let mut k = 0;
+    while let Some(instr) = program.steps.get(k) {
+        if let Some((gate, x, last)) = gate(program, &compiler.last_use, k) {
+            compiler.gated(program, stored, gate, x, k..=last);
+            k = last + 1;
+            continue;
+        }
         compiler.step(program, stored, k, instr).map_err(|why| format!("step {k}, {:?}: {why}", instr.op))?;
+        k += 1;
     }
     for (k, &arg) in program.outputs.iter().enumerate() {
         let value = compiler.operand(program, arg);
@@ -169,6 +201,11 @@ pub fn compile(program: &Program<'_>, stored: &[DType]) -> Result<Compiled, Stri
         }
         compiler.out.outputs.push((value.loc, value.dtype));
     }
+    let reads = |step: &Prepared| step.args.contains(&Loc::Input(0));
+    let writes = |step: &Prepared| matches!(step.to, Loc::Output(_));
+    let steps = &compiler.out.steps;
+    let first_write = steps.iter().position(writes).unwrap_or(steps.len());
+    compiler.out.reads_first = !steps[first_write..].iter().any(reads);
     Ok(compiler.out)
 }
 
@@ -190,7 +227,66 @@ fn last_uses(program: &Program<'_>) -> Vec<usize> {
     last
 }
 
+/// The gate that begins at step `k`, what it is applied to, and its last step; no other step reads what is in between.
+fn gate(program: &Program<'_>, last_use: &[usize], k: usize) -> Option<(Gate, Arg, usize)> {
+    // The operand and the constant of a step `operand op constant` in either order.
+    let with_constant = |k: usize, op: ScalarOp| {
+        let instr = program.steps.get(k).filter(|instr| instr.op == op && instr.dtype == DType::F32)?;
+        match *instr.operands() {
+            [x, Arg::Imm(c)] | [Arg::Imm(c), x] => Some((x, (c.as_f64() as f32).to_bits())),
+            _ => None,
+        }
+    };
+    let behind = |k: usize, op: ScalarOp| {
+        let (x, c) = with_constant(k, op)?;
+        (x == Arg::Step(k as u16 - 1) && last_use[k - 1] == k).then_some(c)
+    };
+    let (x, scale, shift, at) = match with_constant(k, ScalarOp::Mul) {
+        Some((x, scale)) => (x, scale, behind(k + 1, ScalarOp::Add)?, k + 2),
+        None => {
+            let (x, shift) = with_constant(k, ScalarOp::Add)?;
+            (x, 1f32.to_bits(), shift, k + 1)
+        }
+    };
+    let (low, high, first) = match behind(at, ScalarOp::Max) {
+        Some(low) => (low, behind(at + 1, ScalarOp::Min)?, Side::Low),
+        None => {
+            let high = behind(at, ScalarOp::Min)?;
+            (behind(at + 1, ScalarOp::Max)?, high, Side::High)
+        }
+    };
+    let (last, clamped) = (at + 2, Arg::Step(at as u16 + 1));
+    let product = program.steps.get(last).filter(|instr| instr.op == ScalarOp::Mul && instr.dtype == DType::F32)?;
+    let is_gate = [[x, clamped], [clamped, x]].iter().any(|operands| product.operands() == operands);
+    let dtype = match x {
+        Arg::Input(k) => program.inputs[usize::from(k)],
+        Arg::Step(k) => program.steps[usize::from(k)].dtype,
+        Arg::Imm(_) => return None,
+    };
+    let bounded = [low, high].iter().all(|bound| !f32::from_bits(*bound).is_nan());
+    let found = is_gate && bounded && dtype == DType::F32 && last_use[at + 1] == last;
+    found.then_some((Gate { scale, shift, low, high, first }, x, last))
+}
+
 impl Compiler {
+    /// The steps of a gate as one.
+    fn gated(&mut self, program: &Program<'_>, stored: &[DType], gate: Gate, x: Arg, steps: RangeInclusive<usize>) {
+        let last = *steps.end();
+        let operand = self.operand(program, x);
+        let to = self.place(program, stored, last);
+        self.push(Task::Gate(gate), DType::F32, to, [operand; 3]);
+        // No step names the values in between.
+        self.values.extend(steps.map(|_| Value { dtype: DType::F32, loc: to }));
+        if let Arg::Step(step) = x
+            && self.last_use[usize::from(step)] == last
+        {
+            self.release(operand.loc);
+        }
+        if self.last_use[last] == last {
+            self.release(to);
+        }
+    }
+
     fn operand(&mut self, program: &Program<'_>, arg: Arg) -> Value {
         match arg {
             Arg::Input(k) => Value { dtype: program.inputs[usize::from(k)], loc: Loc::Input(k) },
@@ -329,6 +425,7 @@ fn supported(task: Task, class: Class, instr: &Instr, args: &[Value; 3]) -> Resu
     let fits = match task {
         Task::Square => !is_bool,
         Task::IntPow | Task::UnsignedPow => is_int,
+        Task::Gate(_) => class == Class::F32,
         Task::Op(op) => match op {
             Cast | Identity => true,
             Neg | Abs | Sign | Floor | Ceil | Round | Add | Sub | Mul | Div | Mod | Fmod => !is_bool,
@@ -345,7 +442,7 @@ fn supported(task: Task, class: Class, instr: &Instr, args: &[Value; 3]) -> Resu
     // All operands of one class, but for the condition of a select, a power's exponent and what a cast does.
     let alike = match task {
         Task::IntPow | Task::UnsignedPow => true,
-        Task::Square => Class::of(instr.dtype) == class,
+        Task::Square | Task::Gate(_) => Class::of(instr.dtype) == class,
         Task::Op(Cast) => true,
         Task::Op(Select) => Class::of(args[2].dtype) == class && Class::of(instr.dtype) == class,
         Task::Op(op) => {

@@ -48,6 +48,47 @@ const FUSED: Program<'static> = Program {
     outputs: &[Arg::Step(3), Arg::Step(0)],
 };
 
+/// `x * clamp(x * scale + shift)` in the spellings of exporters, and with a value from between as a second result, where each
+/// step is a loop of its own.
+#[test]
+fn a_gate_has_the_bits_of_its_steps() {
+    let constant = |value: f64| Arg::Imm(Scalar::float(F, value));
+    let step = |op, a, b| Instr::binary(op, F, a, b);
+    let (x, zero) = (Arg::Input(0), constant(0.0));
+    let scaled = [
+        step(ScalarOp::Mul, x, constant(f64::from(1.0f32 / 6.0))),
+        step(ScalarOp::Add, Arg::Step(0), constant(0.5)),
+        step(ScalarOp::Min, Arg::Step(1), constant(1.0)),
+        step(ScalarOp::Max, Arg::Step(2), zero),
+        step(ScalarOp::Mul, x, Arg::Step(3)),
+    ];
+    let shifted = [
+        step(ScalarOp::Add, constant(3.0), x),
+        step(ScalarOp::Max, Arg::Step(0), zero),
+        step(ScalarOp::Min, Arg::Step(1), constant(6.0)),
+        step(ScalarOp::Mul, Arg::Step(2), x),
+        step(ScalarOp::Div, Arg::Step(3), constant(6.0)),
+    ];
+    let mut values = Random::new(2).floats(3000);
+    values.iter_mut().for_each(|value| *value *= 8.0);
+    values[..4].copy_from_slice(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]);
+    for (steps, loops) in [(scaled, 1), (shifted, 2)] {
+        let compiled = |outputs: &[Arg]| {
+            let program = Program { inputs: &[F], steps: &steps, outputs };
+            compile(&program, &vec![F; outputs.len()]).unwrap().steps.len()
+        };
+        assert_eq!((compiled(&[Arg::Step(4)]), compiled(&[Arg::Step(4), Arg::Step(1)])), (loops, 5));
+        let [mut together, mut apart, mut between] = [(); 3].map(|()| vec![0f32; values.len()]);
+        let dims = [values.len()];
+        let program = |outputs: &'static [Arg]| Program { inputs: &[F], steps: &steps, outputs };
+        run_program(&program(&[Arg::Step(4)]), &[tensor(&values, &dims)], &mut [tensor_mut(&mut together, &dims)]);
+        let both = &mut [tensor_mut(&mut apart, &dims), tensor_mut(&mut between, &dims)];
+        run_program(&program(&[Arg::Step(4), Arg::Step(1)]), &[tensor(&values, &dims)], both);
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&together), bits(&apart));
+    }
+}
+
 #[test]
 fn operands_broadcast_in_every_way() {
     let mut random = Random::new(1);
