@@ -4,7 +4,7 @@
 //! Both answer pairs of problems. What a pair costs by itself is for `lower` to compare.
 
 mod excite;
-mod squeeze;
+mod planes;
 
 use lapidary_runtime::DType;
 use lapidary_runtime::op::Conv;
@@ -15,7 +15,7 @@ use crate::extent::Expr;
 use crate::problem::{Kind, Operand, Pair, Problem};
 
 use excite::Excite;
-use squeeze::Squeeze;
+use planes::Squeeze;
 
 const FAMILY: &str = "squeeze";
 /// The largest extent of a grid along y.
