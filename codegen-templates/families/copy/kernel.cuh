@@ -22,9 +22,10 @@ struct Params {
   typename Policy::Index y_strides[Policy::RANK];
 };
 
-// Threads follow the dims in row-major order, VEC elements of the innermost axis at a time.
+// By `blocks` blocks, of which this is number `block`. Threads follow the dims in row-major order, VEC elements of the
+// innermost axis at a time.
 template <class Policy>
-LAPIDARY_FN void run(const Params<Policy>& p) {
+LAPIDARY_FN void move(const Params<Policy>& p, i64 block, i64 blocks) {
   using Index = typename Policy::Index;
   using Element = Raw<Policy::ELEMENT>;
   constexpr int RANK = Policy::RANK, VEC = Policy::VEC, UNROLL = Policy::UNROLL, THREADS = Policy::THREADS;
@@ -35,9 +36,8 @@ LAPIDARY_FN void run(const Params<Policy>& p) {
   for (int d = 0; d < RANK; ++d) chunk_dims[d] = p.dims[d];
   chunk_dims[RANK - 1] /= VEC;
   const Index chunks = product<RANK>(chunk_dims);
-  const Index stride = static_cast<Index>(gridDim.x) * (THREADS * UNROLL);
-  for (Index first = static_cast<Index>(blockIdx.x) * (THREADS * UNROLL) + threadIdx.x; first < chunks;
-       first += stride) {
+  const Index stride = static_cast<Index>(blocks) * (THREADS * UNROLL);
+  for (Index first = static_cast<Index>(block) * (THREADS * UNROLL) + threadIdx.x; first < chunks; first += stride) {
     Element values[UNROLL][VEC];
     Index y_at[UNROLL];
 #pragma unroll
@@ -57,8 +57,47 @@ LAPIDARY_FN void run(const Params<Policy>& p) {
     }
   }
   if constexpr (RANK == 1 && VEC > 1) {
-    const Index tail = chunks * VEC + grid_thread<Index>();
+    const Index tail = chunks * VEC + static_cast<Index>(block) * THREADS + threadIdx.x;
     if (tail < p.dims[0]) y[tail] = x[tail];
+  }
+}
+
+template <class Policy>
+LAPIDARY_FN void run(const Params<Policy>& p) {
+  move<Policy>(p, blockIdx.x, gridDim.x);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Several copies in one launch, each by the blocks behind those of the one before.
+
+template <class Policy>
+struct PartsParams {
+  const void* x[Policy::PARTS];
+  void* y[Policy::PARTS];
+  typename Policy::Index dims[Policy::PARTS][Policy::RANK];
+  typename Policy::Index x_strides[Policy::PARTS][Policy::RANK];
+  typename Policy::Index y_strides[Policy::PARTS][Policy::RANK];
+  // The first block behind each copy's own.
+  i64 end[Policy::PARTS];
+};
+
+template <class Policy>
+LAPIDARY_FN void parts(const PartsParams<Policy>& p) {
+  const i64 block = blockIdx.x;
+  i64 first = 0;
+#pragma unroll
+  for (int k = 0; k < Policy::PARTS; ++k) {
+    if (block >= first && block < p.end[k]) {
+      Params<Policy> part = {p.x[k], p.y[k], 0, 0};
+#pragma unroll
+      for (int d = 0; d < Policy::RANK; ++d) {
+        part.dims[d] = p.dims[k][d];
+        part.x_strides[d] = p.x_strides[k][d];
+        part.y_strides[d] = p.y_strides[k][d];
+      }
+      move<Policy>(part, block - first, p.end[k] - first);
+    }
+    first = p.end[k];
   }
 }
 

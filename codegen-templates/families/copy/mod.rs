@@ -15,6 +15,8 @@ use crate::view::{Index, View, broadcast, contiguous, powers_of_two, product};
 
 const FAMILY: &str = "copy";
 const THREADS: u32 = 256;
+/// The most copies that one launch does: each has its own code and parameters.
+const MOST_PARTS: usize = 8;
 
 /// Implementations of the moves.
 pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
@@ -67,6 +69,24 @@ struct Move {
 impl Move {
     fn new(from: usize, element: i64, offsets: [Expr; 2], view: View) -> Move {
         Move { from: Place::input(from), to: Place::output(0), offsets, view: view.merged(), element, source: None }
+    }
+
+    /// The same copy along `rank` axes, of which the first have one element.
+    fn of_rank(&self, rank: usize) -> Move {
+        let lead = rank - self.view.dims.len();
+        let behind = |first: i64, own: &[Expr]| -> Vec<Expr> {
+            std::iter::repeat_n(Expr::constant(first), lead).chain(own.iter().cloned()).collect()
+        };
+        let strides = self.view.strides.iter().map(|strides| behind(0, strides)).collect();
+        let view = View { dims: behind(1, &self.view.dims), strides };
+        Move {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            offsets: self.offsets.clone(),
+            view,
+            element: self.element,
+            source: self.source.clone(),
+        }
     }
 
     fn index(&self, shapes: &Shapes<'_>) -> Index {
@@ -173,6 +193,13 @@ fn of_moves(stem: &'static str, moves: &[Move], arch: Arch, shapes: &Shapes<'_>)
         let (launches, works): (Vec<Launch>, Vec<Work>) = parts.unzip();
         answer.offer(format!("copy_strided/{stem}_v{vec}"), launches, in_turn(&works, arch));
     }
+    if (2..=MOST_PARTS).contains(&moves.len()) {
+        let rank = moves.iter().map(|moved| moved.view.dims.len()).max().unwrap_or(1);
+        let moves: Vec<Move> = moves.iter().map(|moved| moved.of_rank(rank)).collect();
+        let vec = moves.iter().map(|moved| widest(moved, shapes)).min().unwrap_or(1);
+        let (launch, work) = parts(stem, &moves, vec, shapes);
+        answer.offer(format!("copy_parts/{stem}_v{vec}"), vec![launch], work.microseconds(arch));
+    }
     if let [moved] = moves {
         match Tiled::new(moved, shapes) {
             Ok(tiled) => {
@@ -232,6 +259,47 @@ fn strided(stem: &str, moved: &Move, vec: i64, shapes: &Shapes<'_>) -> (Launch, 
         instructions: elements / vec as f64 * (8.0 + 12.0 * (dims.len() as f64 - 1.0)),
     };
     (launch, work)
+}
+
+/// The launch of `copy::parts`, `vec` elements at a time; the moves have one rank.
+fn parts(stem: &str, moves: &[Move], vec: i64, shapes: &Shapes<'_>) -> (Launch, Work) {
+    let element = moves[0].element;
+    let rank = moves[0].view.dims.len();
+    let unroll = if vec * element >= 16 { 2 } else { 4 };
+    let mut call = Call::new(FAMILY, format!("{stem}_parts_{}", bits(element)), "Copies views to others, one by one");
+    let wide = moves.iter().any(|moved| moved.index(shapes) == Index::I64);
+    let index = if wide { Index::I64 } else { Index::I32 };
+    call.using("Index", index.name());
+    call.ints(&[("PARTS", moves.len() as i64), ("RANK", rank as i64), ("ELEMENT", element)]);
+    call.ints(&[("VEC", vec), ("UNROLL", unroll), ("THREADS", i64::from(THREADS))]);
+    let places = |side: usize| -> Vec<Place> {
+        let place = |moved: &Move| [&moved.from, &moved.to][side].clone().offset(&moved.offsets[side]);
+        moves.iter().map(place).collect()
+    };
+    call.pointers("const void", "x", &places(0));
+    call.pointers("void", "y", &places(1));
+    let lists = |of: fn(&Move) -> &[Expr]| moves.iter().map(|moved| Some(of(moved))).collect::<Vec<_>>();
+    call.lists("d", &lists(|moved| &moved.view.dims), As::Index(index));
+    call.lists("xs", &lists(|moved| &moved.view.strides[0]), As::Index(index));
+    call.lists("ys", &lists(|moved| &moved.view.strides[1]), As::Index(index));
+    let block = i64::from(THREADS) * unroll * vec;
+    let mut blocks = Expr::constant(0);
+    let mut ends = Vec::new();
+    for moved in moves {
+        blocks = blocks + moved.view.count().ceil_div(&Expr::constant(block));
+        ends.push(blocks.clone());
+    }
+    call.extents("end", &ends, As::Wide);
+    let works: Vec<Work> = moves.iter().map(|moved| strided(stem, moved, vec, shapes).1).collect();
+    let sum = |of: fn(&Work) -> f64| works.iter().map(of).sum::<f64>();
+    let work = Work {
+        bytes: sum(|work| work.bytes),
+        blocks: sum(|work| work.blocks),
+        threads: f64::from(THREADS),
+        in_flight: (block * element) as f64,
+        instructions: sum(|work| work.instructions),
+    };
+    (call.launch("copy::parts", THREADS, blocks), work)
 }
 
 fn bits(element: i64) -> String {

@@ -75,6 +75,32 @@ fn a_concat_puts_its_parts_side_by_side() {
     assert_eq!(result, [0, 1, 4, 6, 7, 2, 3, 5, 8, 9]);
 }
 
+/// One launch for all parts: each has blocks of its own, and axes in front where it has fewer than another.
+#[test]
+fn parts_are_copied_by_one_launch() {
+    let parts = ["8 1 64", "8 3 64", "8 n 64"];
+    let problem = Problem {
+        kind: Kind::Concat { axis: 1 },
+        inputs: parts.iter().map(|dims| Some(operand(dims))).collect(),
+        outputs: vec![Some(operand("8 n+4 64"))],
+    };
+    let arch = "sm_90a".parse().expect("an architecture");
+    let answer = with_shapes(|shapes| answer(&problem, arch, shapes));
+    let keys: Vec<&str> = answer.candidates.iter().map(|candidate| candidate.key.as_str()).collect();
+    assert!(keys.contains(&"copy_parts/concat_v4"), "{keys:?}");
+    let candidate = answer.candidates.iter().find(|candidate| candidate.key.starts_with("copy_parts")).expect("there");
+    let [launch] = &candidate.launches[..] else { panic!("{} launches", candidate.launches.len()) };
+    let ends: Vec<i64> = launch.params[launch.params.len() - 3..]
+        .iter()
+        .map(|param| match param {
+            crate::candidate::Param::I64(end) => end.eval(&|_| 100),
+            other => panic!("{other:?} is no number of blocks"),
+        })
+        .collect();
+    assert!(ends[0] > 0 && ends[0] < ends[1] && ends[1] < ends[2], "{ends:?}");
+    assert_eq!(launch.grid[0].eval(&|_| 100), ends[2]);
+}
+
 #[test]
 fn vectors_need_alignment_on_both_sides() {
     with_shapes(|shapes| {

@@ -115,6 +115,19 @@ mod tests {
         assert_eq!(labels(&twice, "sm_90a"), ["M + H", "S", "Y"]);
     }
 
+    /// A program that reads views by itself reads none as part of a pair.
+    #[test]
+    fn views_are_copied_for_a_pair() {
+        let graph = GRAPH
+            .replace("  const %1", "  input %7 \"z\" f16[1, 14, 14, 64]\n  const %1")
+            .replace(
+                "  %6 \"y\"",
+                "  %8 \"t\" f16[1, 64, 14, 14] = transpose(%7) { perm [0, 3, 1, 2] } from \"T\"\n  %6 \"y\"",
+            )
+            .replace("pointwise(%0, %5)", "pointwise(%8, %5)");
+        assert_eq!(labels(&graph, "sm_90a"), ["M + H", "T", "S + Y"]);
+    }
+
     #[test]
     fn other_reductions_and_larger_products_are_apart() {
         assert_eq!(labels(&GRAPH.replace("kind mean", "kind max"), "sm_90a"), ["M", "H", "S + Y"]);
