@@ -5,7 +5,6 @@
 // gives zeros.
 #pragma once
 
-#include "lapidary/epilogue.cuh"
 #include "lapidary/wide.cuh"
 
 namespace lapidary::gather {
@@ -39,32 +38,6 @@ LAPIDARY_FN void run(const Params& p) {
     if (p.axis > 0)
       load_wide<Element, VEC>(static_cast<const Element*>(p.x) + (at[0] * p.axis + k) * p.inner + at[2] * VEC, values);
     store_wide<Element, VEC>(static_cast<Element*>(p.y) + static_cast<i64>(linear) * VEC, values);
-  }
-}
-
-// The same with a program behind it: y[o, k, i] = epilogue(x[o, indices[k], i]); the epilogue's channel is i.
-template <class Policy>
-struct FollowedParams {
-  const Memory<typename Policy::X>* x;
-  const typename Policy::Indices* indices;
-  i64 outer, axis, inner, count;
-};
-
-// A thread computes VEC elements of a row; VEC divides inner.
-template <class Policy, class Epi>
-LAPIDARY_FN void followed(const FollowedParams<Policy>& p, const typename Epi::Params& e) {
-  using Index = typename Policy::Index;
-  using X = typename Policy::X;
-  constexpr int VEC = Policy::VEC;
-  const Index dims[3] = {static_cast<Index>(p.outer), static_cast<Index>(p.count), static_cast<Index>(p.inner / VEC)};
-  const Index total = product<3>(dims);
-  for (Index linear = grid_thread<Index>(); linear < total; linear += grid_threads<Index>()) {
-    Index at[3];
-    unravel<3>(linear, dims, at);
-    const i64 k = position(p.indices[at[1]], p.axis);
-    Compute<X> values[VEC] = {};
-    if (p.axis > 0) load_values<X, VEC>(p.x + (at[0] * p.axis + k) * p.inner + at[2] * VEC, values);
-    emit<Epi, VEC, 1>(e, values, static_cast<i64>(linear) * VEC, static_cast<int>(at[2]) * VEC);
   }
 }
 

@@ -1,6 +1,4 @@
-//! Gather, also with a pointwise program behind it, GatherElements, GatherND. Data are raw elements; indices are `i32` or `i64`.
-
-mod followed;
+//! Gather, GatherElements, GatherND. Data are raw elements; indices are `i32` or `i64`.
 
 use lapidary_runtime::DType;
 
@@ -25,10 +23,6 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         gather_elements(problem, usize::from(axis), shapes)
     } else if let Kind::GatherNd { batch_dims } = problem.kind {
         gather_nd(problem, usize::from(batch_dims), shapes)
-    } else if let Kind::Pair(pair) = &problem.kind
-        && let (Kind::Gather { axis }, Kind::Pointwise(program)) = (&pair.first.kind, &pair.second.kind)
-    {
-        followed::kernel(problem, pair, usize::from(*axis), program, shapes)
     } else {
         return Answer::default();
     };
@@ -72,27 +66,22 @@ impl<'p> Operands<'p> {
     }
 
     fn launch(&self, call: Call, function: &str, vec: i64, inner: f64, shapes: &Shapes<'_>) -> (Launch, Work) {
-        let blocks = self.y.count().ceil_div(&Expr::constant(i64::from(THREADS) * vec));
-        let work = self.work(vec, inner, &blocks, shapes);
-        (call.launch(function, THREADS, blocks), work)
-    }
-
-    /// What a kernel does whose threads move `vec` elements of slices of `inner`.
-    fn work(&self, vec: i64, inner: f64, blocks: &Expr, shapes: &Shapes<'_>) -> Work {
         let typical = |expr: &Expr| (shapes.typical)(expr).max(0) as f64;
+        let blocks = self.y.count().ceil_div(&Expr::constant(i64::from(THREADS) * vec));
         let elements = typical(&self.y.count());
         let element = self.element as f64;
         // A slice shorter than a sector brings the rest of it along.
         let read = element * (32.0 / (inner * element)).max(1.0);
-        Work {
+        let work = Work {
             bytes: elements * (element + read)
                 + typical(&self.indices.count()) * self.indices.dtype.bits() as f64 / 8.0,
-            blocks: typical(blocks),
+            blocks: typical(&blocks),
             threads: f64::from(THREADS),
             // The indices come first.
             in_flight: f64::from(THREADS) * vec as f64 * read / 2.0,
             instructions: elements / vec as f64 * 60.0,
-        }
+        };
+        (call.launch(function, THREADS, blocks), work)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Problems of two operations in one kernel.
 
-use lapidary_runtime::DType::{self, BF16, F16, F32, F64, I32, I64};
+use lapidary_runtime::DType::{self, BF16, F16, F32};
 use lapidary_runtime::op::{Arg, Axes, Conv, Instr, Math, Reduce, ReduceKind, Scalar, ScalarOp, Window};
 use lapidary_templates::{Kind, Operand, Pair, Problem, Program};
 
@@ -61,21 +61,7 @@ fn excite(dtype: DType, at: usize, images: &str, plane: &str, extents: [&str; 2]
     problem(first, Problem { kind: Kind::Pointwise(program), inputs, outputs: vec![Some(y)] }, at)
 }
 
-/// Rows of `table [v, n]` picked by `indices`, from which other tensors are subtracted; the rows are operand `at`.
-fn embedding(dtype: DType, indices: DType, at: usize, [rows, picks, columns]: [&str; 3], other: &str) -> Problem {
-    let y = operand(dtype, &format!("{picks} {columns}"));
-    let first = Problem {
-        kind: Kind::Gather { axis: 0 },
-        inputs: vec![Some(operand(dtype, &format!("{rows} {columns}"))), Some(operand(indices, picks))],
-        outputs: vec![Some(y.clone())],
-    };
-    let program = Program::single(ScalarOp::Sub, dtype, &[dtype; 2]);
-    let mut inputs = vec![Some(operand(dtype, other)); 2];
-    inputs[at] = Some(y.clone());
-    problem(first, Problem { kind: Kind::Pointwise(program), inputs, outputs: vec![Some(y)] }, at)
-}
-
-/// Both halves of squeeze-and-excitation, and embeddings.
+/// Both halves of squeeze-and-excitation.
 pub fn problems() -> Vec<(&'static str, Problem)> {
     use ReduceKind::{Mean, Sum};
     vec![
@@ -86,9 +72,6 @@ pub fn problems() -> Vec<(&'static str, Problem)> {
         ("squeeze_line", squeeze(F32, Mean, "2", "40", ["100", "130"])),
         ("excite", excite(F16, 0, "1", "14 14", ["480", "120"])),
         ("excite_odd", excite(BF16, 1, "t", "t t", ["37", "9"])),
-        ("embedding", embedding(F16, I64, 0, ["1000", "b 37", "768"], "b 37 768")),
-        ("embedding_odd", embedding(BF16, I32, 1, ["s", "b t", "35"], "35")),
-        ("embedding_scaled", embedding(F64, I64, 1, ["s", "t", "6"], "1")),
         ("excite_line", excite(F32, 1, "1", "36", ["100", "130"])),
     ]
 }
