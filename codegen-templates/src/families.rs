@@ -45,6 +45,8 @@ pub mod scan;
 pub mod scatter;
 #[path = "../families/softmax/mod.rs"]
 pub mod softmax;
+#[path = "../families/squeeze/mod.rs"]
+pub mod squeeze;
 #[path = "../families/suppress/mod.rs"]
 pub mod suppress;
 #[path = "../families/topk/mod.rs"]
@@ -69,6 +71,7 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "recurrent", answer: recurrent::answer },
     Family { name: "region", answer: region::answer },
     Family { name: "scan", answer: scan::answer },
+    Family { name: "squeeze", answer: squeeze::answer },
     Family { name: "suppress", answer: suppress::answer },
     Family { name: "topk", answer: topk::answer },
 ];

@@ -12,6 +12,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("lapidary/mma_tile.cuh", include_str!("../cuda/lapidary/mma_tile.cuh")),
     ("lapidary/simt_tile.cuh", include_str!("../cuda/lapidary/simt_tile.cuh")),
     ("lapidary/source.cuh", include_str!("../cuda/lapidary/source.cuh")),
+    ("families/squeeze/kernel.cuh", include_str!("../families/squeeze/kernel.cuh")),
     ("families/gemm/kernel.cuh", include_str!("../families/gemm/kernel.cuh")),
     ("families/conv/kernel.cuh", include_str!("../families/conv/kernel.cuh")),
     ("families/depthwise/kernel.cuh", include_str!("../families/depthwise/kernel.cuh")),

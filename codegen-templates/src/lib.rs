@@ -23,5 +23,5 @@ pub mod view;
 pub use arch::Arch;
 pub use candidate::{Answer, Candidate, Launch, Param, Refusal, Shapes, Source};
 pub use extent::{Atom, Expr, unescaped};
-pub use problem::{Kind, Operand, Problem, Strided};
+pub use problem::{Kind, Operand, Pair, Problem, Strided};
 pub use program::Program;

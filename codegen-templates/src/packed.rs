@@ -49,7 +49,8 @@ pub fn on_bytes(problem: &Problem) -> Option<Problem> {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => false,
+        | Kind::Copy
+        | Kind::Pair(_) => false,
     };
     let stored = |operand: &Operand| operand.dtype.is_storage();
     if !moves || !problem.outputs.iter().flatten().any(stored) {

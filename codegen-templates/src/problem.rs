@@ -146,4 +146,24 @@ pub enum Kind {
     Range,
     Extents(Vec<Expr>),
     Copy,
+    Pair(Box<Pair>),
+}
+
+/// Two operations, of which the second alone reads what the first gives: that is not stored. Operands are the first's, then
+/// the second's without operand `at`, which is the first's one result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    pub first: Problem,
+    pub second: Problem,
+    pub at: usize,
+}
+
+impl Pair {
+    /// The pair as a problem.
+    pub fn problem(self) -> Problem {
+        let kept = self.second.inputs.iter().enumerate().filter(|(k, _)| *k != self.at).map(|(_, operand)| operand);
+        let inputs = self.first.inputs.iter().chain(kept).cloned().collect();
+        let outputs = self.second.outputs.clone();
+        Problem { kind: Kind::Pair(Box::new(self)), inputs, outputs }
+    }
 }

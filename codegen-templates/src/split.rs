@@ -65,6 +65,10 @@ pub fn splits(limits: &Limits, shapes: &Shapes<'_>, tiles: Tiles, k: &Expr, step
 }
 
 impl Split {
+    pub fn of(parts: i64, k_per_split: Expr, tiles: Tiles) -> Split {
+        Split { parts, k_per_split, tiles }
+    }
+
     pub fn is_whole(&self) -> bool {
         self.parts == 1
     }

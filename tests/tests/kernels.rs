@@ -81,6 +81,11 @@ fn planned(problem: &Problem, arch: Arch, spread: Spread) -> Result<(Graph, Prog
     let graph = problems::graph(problem, spread)?;
     verify::verify(&graph).map_err(|errors| errors.join("; "))?;
     let program = lower(&graph, Target::Cuda(arch)).map_err(|errors| errors.to_string())?;
+    if let Kind::Pair(_) = problem.kind
+        && program.segment(Program::MAIN).len() != 1
+    {
+        return Err("its two operations are not one kernel".to_owned());
+    }
     Ok((graph, problems::seen_through(problem, program, arch)))
 }
 
@@ -110,6 +115,7 @@ fn summed(problem: &Problem, symbol: &dyn Fn(&str) -> i64) -> f64 {
         Kind::Reduce(_) | Kind::CumSum { .. } | Kind::Softmax(_) | Kind::Norm(..) | Kind::GroupNorm(..) => {
             count(&extents(0))
         }
+        Kind::Pair(pair) => summed(&pair.first, symbol) + summed(&pair.second, symbol),
         Kind::Pointwise(_)
         | Kind::Pool(_)
         | Kind::ArgReduce(_)

@@ -92,6 +92,64 @@ mod silero_vad_v6 {
     }
 }
 
+/// Every product of a quantized model multiplies bytes, and nothing makes numbers of the bytes of weights.
+mod quantized {
+    use std::process::Command;
+
+    use lapidary_tests::{case_dir, lapidary};
+    use serde_json::Value;
+
+    /// The steps of a model's plan for `cpu`.
+    fn steps(dir: &std::path::Path) -> Vec<Value> {
+        let model = dir.join("model.onnx");
+        let arguments = ["--stage", "plan", "--target", "cpu", "--json"];
+        let output = Command::new(lapidary()).arg("inspect").arg(model).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        plan["steps"].as_array().unwrap().clone()
+    }
+
+    /// The types in a step's list, such as `u8[400, 384]`, and where each tensor lies.
+    fn types(step: &Value, list: &str) -> Vec<(String, String)> {
+        let of = |text: &str| {
+            let ty = &text[text[..text.rfind('[').unwrap()].rfind(' ').unwrap() + 1..];
+            (text.split(' ').next().unwrap().to_owned(), ty.to_owned())
+        };
+        step[list].as_array().unwrap().iter().filter_map(Value::as_str).map(of).collect()
+    }
+
+    fn is_of_bytes(ty: &str) -> bool {
+        ty.starts_with("i8[") || ty.starts_with("u8[")
+    }
+
+    fn holds(name: &str, products: usize) {
+        let Some(dir) = case_dir(name) else { return };
+        let mut found = 0;
+        for step in steps(&dir) {
+            let (operands, results) = (types(&step, "operands"), types(&step, "results"));
+            if step["step"].as_str().unwrap().starts_with("init") {
+                let weights = operands.iter().any(|(_, ty)| is_of_bytes(ty) && ty.contains(','));
+                let numbers = results.iter().any(|(_, ty)| ty.starts_with('f') && ty.contains(','));
+                assert!(!weights || !numbers, "{name}: the weights become numbers at load: {step}");
+            } else if matches!(step["op"].as_str(), Some("matmul" | "conv")) {
+                found += 1;
+                assert!(operands[..2].iter().all(|(_, ty)| is_of_bytes(ty)), "{name}: a product of numbers: {step}");
+            }
+        }
+        assert!(found >= products, "{name}: {found} products");
+    }
+
+    #[test]
+    fn smart_turn_v3_qdq() {
+        holds("smart_turn_v3_qdq", 38);
+    }
+
+    #[test]
+    fn pplcnet_qdq_derived() {
+        holds("pplcnet_qdq_derived", 32);
+    }
+}
+
 #[test]
 fn a_wrong_golden_fails() {
     let Some(dir) = case_dir("mnist_cntk") else { return };

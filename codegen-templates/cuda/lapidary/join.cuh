@@ -59,7 +59,7 @@ struct Parts {
 #pragma unroll
     for (int q = 0; q < N; ++q) acc[q] = A{};
     // Several parts' loads are in flight where registers hold them.
-#pragma unroll(N > 32 ? 1 : N > 16 ? 2 : 4)
+#pragma unroll(N > 32 ? 1 : N > 16 ? 2 : N > 2 ? 4 : 8)
     for (u32 part = 0; part < gridDim.z; ++part) {
 #pragma unroll
       for (int q = 0; q < N; q += V) {

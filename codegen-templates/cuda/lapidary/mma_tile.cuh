@@ -85,7 +85,11 @@ using Loader = select_t<(LOAD_BYTES >= 4), AsyncLoader<Tile, Source>, StagedLoad
 template <class T, int VEC>
 inline constexpr int run_width = VEC * int(sizeof(T)) >= 4 ? VEC : 4 / int(sizeof(T));
 
-template <class T, class Shape, bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS>
+// Bytes: A lies along K. B may lie either way: no instruction transposes bytes, so where it lies along n
+// a lane loads words of four columns from four rows and exchanges them. It then has four columns where a
+// fragment takes one, and gives each to a fragment of its own: within 32 columns, column 4g + j is column g
+// of fragment j (SPREAD).
+template <class T, class Shape, bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS, class TB = T>
 struct MmaTile {
   static constexpr int BM = Shape::BM, BN = Shape::BN, BK = Shape::BK, WM = Shape::WM, WN = Shape::WN;
   static constexpr int STAGES = Shape::STAGES;
@@ -96,11 +100,17 @@ struct MmaTile {
   static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0, "warps tile the CTA's tile");
   static_assert(BK % K_STEP == 0 && STAGES >= 2, "whole mma steps, and a buffer to fill while one is read");
 
+  using A = select_t<sizeof(T) == 1, int, float>;
+  static constexpr bool SPREAD = sizeof(T) == 1 && !B_K_CONTIGUOUS;
+  static_assert(sizeof(TB) == sizeof(T), "factors of one size");
+  static_assert(sizeof(T) > 1 || A_K_CONTIGUOUS, "bytes of A lie along K");
+  static_assert(!SPREAD || WN % 32 == 0, "a warp's columns are spread over fragments by 32");
+
   // ldmatrix transposes 16-bit elements only.
   static constexpr bool A_WORDWISE = !A_K_CONTIGUOUS && sizeof(T) == 4;
   static constexpr bool B_WORDWISE = !B_K_CONTIGUOUS && sizeof(T) == 4;
   using ATile = select_t<A_K_CONTIGUOUS, SmemTile<T, BM, BK, false>, SmemTile<T, BK, BM, A_WORDWISE>>;
-  using BTile = select_t<B_K_CONTIGUOUS, SmemTile<T, BN, BK, false>, SmemTile<T, BK, BN, B_WORDWISE>>;
+  using BTile = select_t<B_K_CONTIGUOUS, SmemTile<TB, BN, BK, false>, SmemTile<TB, BK, BN, B_WORDWISE>>;
   static constexpr int STAGE_BYTES = ATile::BYTES + BTile::BYTES;
 
   // The epilogue stages 16 rows a warp; rows 8 words apart modulo 32 (see SmemTile).
@@ -110,7 +120,7 @@ struct MmaTile {
   static constexpr int EPILOGUE_BYTES = WARPS_M * WARPS_N * SLAB_BYTES;
   static constexpr int SMEM_BYTES = PIPE_BYTES > EPILOGUE_BYTES ? PIPE_BYTES : EPILOGUE_BYTES;
 
-  float acc[MI][NI][4];
+  A acc[MI][NI][4];
   int warp_m, warp_n;  // the warp's corner in the CTA's tile
 
   LAPIDARY_FN MmaTile() {
@@ -122,7 +132,7 @@ struct MmaTile {
 #pragma unroll
       for (int j = 0; j < NI; ++j)
 #pragma unroll
-        for (int r = 0; r < 4; ++r) acc[i][j][r] = 0.f;
+        for (int r = 0; r < 4; ++r) acc[i][j][r] = A{};
   }
 
   LAPIDARY_FN void load_a(u32 (&a)[MI][4], u32 stage, int kk) const {
@@ -149,6 +159,23 @@ struct MmaTile {
   // b[j] holds columns 16j .. 16j + 15: words 0, 1 of the first eight, 2, 3 of the others.
   LAPIDARY_FN void load_b(u32 (&b)[NI / 2][4], u32 stage, int kk) const {
     const int lane = lane_id();
+    if constexpr (SPREAD) {
+#pragma unroll
+      for (int j = 0; j < NI; j += 4) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          u32 words[4];
+#pragma unroll
+          for (int r = 0; r < 4; ++r) {
+            words[r] = load_shared(stage + BTile::offset(kk + half * 16 + lane % 4 * 4 + r, warp_n + j * 8 + lane / 4 * 4));
+          }
+          transpose_bytes(words);
+#pragma unroll
+          for (int q = 0; q < 4; ++q) b[(j + q) / 2][q % 2 * 2 + half] = words[q];
+        }
+      }
+      return;
+    }
 #pragma unroll
     for (int j = 0; j < NI / 2; ++j) {
       const int n = warp_n + j * 16;
@@ -184,7 +211,14 @@ struct MmaTile {
 #pragma unroll
       for (int i = 0; i < MI; ++i)
 #pragma unroll
-        for (int j = 0; j < NI; ++j) mma<T>(acc[i][j], a[now][i], b[now][j / 2][j % 2 * 2], b[now][j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < NI; ++j) {
+          const u32 b0 = b[now][j / 2][j % 2 * 2], b1 = b[now][j / 2][j % 2 * 2 + 1];
+          if constexpr (sizeof(T) == 1) {
+            mma<T, TB>(acc[i][j], a[now][i], b0, b1);
+          } else {
+            mma<T>(acc[i][j], a[now][i], b0, b1);
+          }
+        }
     }
   }
 
@@ -232,7 +266,7 @@ struct MmaTile {
   // See join.cuh.
   template <class Join>
   LAPIDARY_FN bool join(const Join& with) {
-    return with.template join<THREADS>(reinterpret_cast<float(&)[MI * NI * 4]>(acc));
+    return with.template join<THREADS>(reinterpret_cast<A(&)[MI * NI * 4]>(acc));
   }
 
   // Stores the tile whose corner in the product is (m0, n0), VEC adjacent columns a store, through
@@ -242,7 +276,7 @@ struct MmaTile {
     static_assert(WN % VEC == 0 && VEC <= 8, "a row of the warp's tile is whole vectors");
     constexpr int RUNS = WN / VEC;
     const int lane = lane_id();
-    float* slab = reinterpret_cast<float*>(smem) + warp_id() * (SLAB_BYTES / 4);
+    A* slab = reinterpret_cast<A*>(smem) + warp_id() * (SLAB_BYTES / 4);
     m0 += warp_m;
     n0 += warp_n;
 #pragma unroll
@@ -251,8 +285,15 @@ struct MmaTile {
       for (int j = 0; j < NI; ++j) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          store(slab + (lane / 4 + h * 8) * SLAB_STRIDE + j * 8 + lane % 4 * 2,
-                Vec<float, 2>{{acc[i][j][h * 2], acc[i][j][h * 2 + 1]}});
+          A* const row = slab + (lane / 4 + h * 8) * SLAB_STRIDE;
+          if constexpr (!SPREAD) {
+            store(row + j * 8 + lane % 4 * 2, Vec<A, 2>{{acc[i][j][h * 2], acc[i][j][h * 2 + 1]}});
+          } else if (j % 4 == 0) {
+#pragma unroll
+            for (int c = h * 2; c < h * 2 + 2; ++c) {
+              store(row + j * 8 + (lane % 4 * 2 + c % 2) * 4, Vec<A, 4>{{acc[i][j][c], acc[i][j + 1][c], acc[i][j + 2][c], acc[i][j + 3][c]}});
+            }
+          }
         }
       }
       __syncwarp();
@@ -262,7 +303,7 @@ struct MmaTile {
         const int m = m0 + i * 16 + row, n = n0 + col;
         if (16 * RUNS % 32 != 0 && at + lane >= 16 * RUNS) continue;
         if (m >= map.m || n >= map.n) continue;
-        float x[VEC];
+        A x[VEC];
 #pragma unroll
         for (int q = 0; q < VEC; ++q) x[q] = slab[row * SLAB_STRIDE + col + q];
         emit<Epi, VEC, Map::CHANNEL_STEP>(e, x, map.row(m) + map.column(n), map.channel(m, n));

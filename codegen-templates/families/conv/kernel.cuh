@@ -3,7 +3,7 @@
 //   y[n, oc, o] = sum over c, tap of w[oc, c, tap] * x[n, group * C/g + c, o * stride - pad + tap * dilation]
 // Per group the product is M = output channels, N = batch * output pixels, K = C/g * window, K in
 // the order of the stored weights. Fewer than 3 spatial axes: the leading extents and windows are 1.
-//   conv::mma        tensor cores: f16, bf16, tf32, FP32 accumulate
+//   conv::mma        tensor cores: f16, bf16, tf32, FP32 accumulate; i8 and u8, i32
 //   conv::simt       scalar units: f32 (true FP32) and every other type
 //   conv::transpose  transposed convolution, one thread an output: slow and obvious
 // K may be split over gridDim.z: the last CTA of a tile to finish adds the parts (join.cuh).
@@ -18,10 +18,10 @@ namespace lapidary::conv {
 // channels, filters: of all groups. in, out: extents, out as the operator defines it; pad: before
 // the first element (what follows the last needs no name, out says it). k_per_split as in
 // gemm. The input of one image holds fewer than 2^31 elements.
-template <class T>
+template <class TX, class TW>
 struct Params {
-  const T* x;
-  const T* w;
+  const TX* x;
+  const TW* w;
   int batch, channels, filters, groups;
   int in[3], out[3], pad[3];
   int k_per_split;
@@ -89,7 +89,8 @@ struct GatherNCHW {
   int offsets[SLOTS];  // of the sought rows, spread over the lanes
   u32 taps[SLOTS];
 
-  LAPIDARY_FN GatherNCHW(const Params<T>& p, int group, int n0, int n_extent) : in_d(p.in[0]), in_h(p.in[1]), in_w(p.in[2]) {
+  template <class TW>
+  LAPIDARY_FN GatherNCHW(const Params<T, TW>& p, int group, int n0, int n_extent) : in_d(p.in[0]), in_h(p.in[1]), in_w(p.in[2]) {
     const int pixels = p.out[0] * p.out[1] * p.out[2];
     const i64 channel = static_cast<i64>(in_d) * in_h * in_w;
 #pragma unroll
@@ -166,8 +167,8 @@ struct Work {
   int group, k_begin, k_end;
   MapNCHW map;
 };
-template <int BM, int BN, int BAND, int TAPS, class T>
-LAPIDARY_FN Work work_of(const Params<T>& p) {
+template <int BM, int BN, int BAND, int TAPS, class TX, class TW>
+LAPIDARY_FN Work work_of(const Params<TX, TW>& p) {
   const int group = static_cast<int>(blockIdx.y), filters = p.filters / p.groups;
   const int pixels = p.out[0] * p.out[1] * p.out[2], n = p.batch * pixels;
   const int k = p.channels / p.groups * TAPS, k_begin = static_cast<int>(blockIdx.z) * p.k_per_split;
@@ -176,21 +177,23 @@ LAPIDARY_FN Work work_of(const Params<T>& p) {
 }
 
 // The operands' sources for either kind of arithmetic. RUN_A, RUN_B: elements a thread moves at once.
-template <class Policy, class T, int THREADS, int RUN_A, int RUN_B>
+template <class Policy, int THREADS, int RUN_A, int RUN_B>
 struct Sources {
+  using TX = typename Policy::TX;
+  using TW = typename Policy::TW;
   using Window = typename Policy::Window;
   static_assert(!Policy::POINTWISE || Window::TAPS == 1, "a pointwise window is one tap");
-  using A = MatrixSource<T, Cover<Policy::BM, Policy::BK, RUN_A, THREADS>, Policy::VEC_A, true>;
+  using A = MatrixSource<TW, Cover<Policy::BM, Policy::BK, RUN_A, THREADS>, Policy::VEC_A, true>;
   using CoverB = Cover<Policy::BK, Policy::BN, RUN_B, THREADS>;
   // A run of several loads could cross into the next image, so those pixels are gathered one by one.
   static constexpr bool AS_MATRIX = Policy::POINTWISE && RUN_B == Policy::VEC_B;
-  using B = select_t<AS_MATRIX, MatrixSource<T, CoverB, Policy::VEC_B, false, PointwiseColumns>, GatherNCHW<T, CoverB, Window>>;
+  using B = select_t<AS_MATRIX, MatrixSource<TX, CoverB, Policy::VEC_B, false, PointwiseColumns>, GatherNCHW<TX, CoverB, Window>>;
 
-  static LAPIDARY_FN A weights(const Params<T>& p, const Work& w) {
+  static LAPIDARY_FN A weights(const Params<TX, TW>& p, const Work& w) {
     const int k = p.channels / p.groups * Window::TAPS;
     return A(p.w + static_cast<i64>(w.map.first_filter) * k, k, w.tile.m * Policy::BM, w.map.m);
   }
-  static LAPIDARY_FN B input(const Params<T>& p, const Work& w) {
+  static LAPIDARY_FN B input(const Params<TX, TW>& p, const Work& w) {
     const int n0 = w.tile.n * Policy::BN;
     if constexpr (AS_MATRIX) {
       const i64 pixels = w.map.pixels;
@@ -201,20 +204,21 @@ struct Sources {
   }
 };
 
-// Policy: T, Window, POINTWISE, BM, BN, BK, WM, WN, STAGES, VEC_A, VEC_B, VEC_C, BAND.
+// Policy: TX, TW, Window, POINTWISE, BM, BN, BK, WM, WN, STAGES, VEC_A, VEC_B, VEC_C, BAND.
 template <class Policy>
 struct Mma {
-  using T = typename Policy::T;
-  using Tile = MmaTile<T, Policy, true, false>;
+  using TX = typename Policy::TX;
+  using TW = typename Policy::TW;
+  using Tile = MmaTile<TW, Policy, true, false, TX>;
   static constexpr int THREADS = Tile::THREADS, SMEM_BYTES = Tile::SMEM_BYTES;
   // What one load of the input takes: a gather goes pixel by pixel.
   static constexpr int VEC_B = Policy::POINTWISE ? Policy::VEC_B : 1;
-  using S = Sources<Policy, T, THREADS, run_width<T, Policy::VEC_A>, run_width<T, VEC_B>>;
-  using LoaderA = Loader<typename Tile::ATile, typename S::A, Policy::VEC_A * int(sizeof(T))>;
-  using LoaderB = Loader<typename Tile::BTile, typename S::B, VEC_B * int(sizeof(T))>;
+  using S = Sources<Policy, THREADS, run_width<TW, Policy::VEC_A>, run_width<TX, VEC_B>>;
+  using LoaderA = Loader<typename Tile::ATile, typename S::A, Policy::VEC_A * int(sizeof(TW))>;
+  using LoaderB = Loader<typename Tile::BTile, typename S::B, VEC_B * int(sizeof(TX))>;
 
   template <class Epi, class Join>
-  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e, const Join& with) {
+  static LAPIDARY_FN void run(const Params<TX, TW>& p, const typename Epi::Params& e, const Join& with) {
     const Work w = work_of<Policy::BM, Policy::BN, Policy::BAND, Policy::Window::TAPS>(p);
     u8* smem = dynamic_smem();
     LoaderA a{S::weights(p, w)};
@@ -226,21 +230,22 @@ struct Mma {
   }
 };
 template <class Policy, class Epi, class Join = Whole>
-LAPIDARY_FN void mma(const Params<typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+LAPIDARY_FN void mma(const Params<typename Policy::TX, typename Policy::TW>& p, const typename Epi::Params& e, const Join& with = {}) {
   Mma<Policy>::template run<Epi>(p, e, with);
 }
 
-// Policy: T, Window, POINTWISE, BM, BN, BK, TM, TN, VEC_A, VEC_B, VEC_C, BAND.
+// Policy: TX, TW, Window, POINTWISE, BM, BN, BK, TM, TN, VEC_A, VEC_B, VEC_C, BAND.
 template <class Policy>
 struct Simt {
-  using T = typename Policy::T;
-  using A = Acc<T>;
+  using TX = typename Policy::TX;
+  using TW = typename Policy::TW;
+  using A = Acc<TX>;
   using Tile = SimtTile<A, Policy>;
   static constexpr int THREADS = Tile::THREADS;
-  using S = Sources<Policy, T, THREADS, Policy::VEC_A, Policy::POINTWISE ? Policy::VEC_B : 1>;
+  using S = Sources<Policy, THREADS, Policy::VEC_A, Policy::POINTWISE ? Policy::VEC_B : 1>;
 
   template <class Epi, class Join>
-  static LAPIDARY_FN void run(const Params<T>& p, const typename Epi::Params& e, const Join& with) {
+  static LAPIDARY_FN void run(const Params<TX, TW>& p, const typename Epi::Params& e, const Join& with) {
     __shared__ __align__(16) A smem[Tile::SMEM_BYTES / sizeof(A)];
     const Work w = work_of<Policy::BM, Policy::BN, Policy::BAND, Policy::Window::TAPS>(p);
     WideningLoader<A, typename S::A, Tile::A_STRIDE> a{S::weights(p, w)};
@@ -252,7 +257,7 @@ struct Simt {
   }
 };
 template <class Policy, class Epi, class Join = Whole>
-LAPIDARY_FN void simt(const Params<typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+LAPIDARY_FN void simt(const Params<typename Policy::TX, typename Policy::TW>& p, const typename Epi::Params& e, const Join& with = {}) {
   Simt<Policy>::template run<Epi>(p, e, with);
 }
 

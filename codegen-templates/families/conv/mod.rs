@@ -5,6 +5,7 @@ pub mod geometry;
 mod tiled;
 mod transposed;
 
+use lapidary_runtime::DType;
 use lapidary_runtime::op::{Conv, Math};
 
 use crate::arch::Arch;
@@ -48,7 +49,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => return Answer::default(),
+        | Kind::Copy
+        | Kind::Pair(_) => return Answer::default(),
     };
     Answer::or_refusal("conv", answer)
 }
@@ -67,7 +69,8 @@ fn plain(
 ) -> Result<Answer, String> {
     let geometry = Geometry::of(problem, &spec.window, spec.groups, shapes)?;
     let [x, w] = geometry.types;
-    if x != w {
+    let bytes = [x, w].iter().all(|dtype| matches!(dtype, DType::I8 | DType::U8));
+    if x != w && !bytes {
         return Err(format!("its tiles multiply factors of one type, and these are {x} and {w}"));
     }
     let filters = shapes.max(&geometry.group_filters());

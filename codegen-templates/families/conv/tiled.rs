@@ -47,6 +47,15 @@ const TF32_TILES: [MmaTile; 6] = [
     MmaTile::new([16, 64, 32], [16, 16], 4),
 ];
 
+const BYTE_TILES: [MmaTile; 6] = [
+    MmaTile::new([128, 128, 64], [64, 32], 3),
+    MmaTile::new([64, 128, 64], [32, 32], 3),
+    MmaTile::new([64, 64, 64], [32, 32], 4),
+    MmaTile::new([32, 64, 64], [16, 32], 4),
+    MmaTile::new([32, 32, 64], [16, 32], 5),
+    MmaTile::new([16, 64, 64], [16, 32], 4),
+];
+
 /// The most taps whose presence a thread keeps in a mask, and the window beyond which a tap does not fit its word.
 const MASKED_TAPS: i64 = 63;
 const LARGEST_WINDOW: [u32; 3] = [127, 255, 65535];
@@ -55,7 +64,8 @@ const LARGEST_WINDOW: [u32; 3] = [127, 255, 65535];
 struct Kernel {
     /// `mma` or `simt`.
     name: &'static str,
-    dtype: &'static str,
+    /// The types as which the entry reads the input and the weights.
+    factors: [&'static str; 2],
     tile_lines: String,
     bm: u32,
     bn: u32,
@@ -75,11 +85,14 @@ struct Run {
 }
 
 impl Job<'_> {
-    fn mma_type(&self) -> Result<(&'static str, MmaType), String> {
+    fn mma_type(&self) -> Result<([&'static str; 2], MmaType), String> {
         match (self.geometry.types[0], self.math) {
-            (DType::F16, Math::Exact | Math::Tf32) => Ok(("f16", MmaType::Half)),
-            (DType::BF16, Math::Exact | Math::Tf32) => Ok(("bf16", MmaType::Half)),
-            (DType::F32, Math::Tf32) => Ok(("tf32", MmaType::Tf32)),
+            (DType::F16, Math::Exact | Math::Tf32) => Ok((["f16"; 2], MmaType::Half)),
+            (DType::BF16, Math::Exact | Math::Tf32) => Ok((["bf16"; 2], MmaType::Half)),
+            (DType::F32, Math::Tf32) => Ok((["tf32"; 2], MmaType::Tf32)),
+            (DType::I8 | DType::U8, Math::Exact | Math::Tf32) => {
+                Ok((self.geometry.types.map(print::memory_type), MmaType::Byte))
+            }
             (DType::F32, Math::Exact) => {
                 Err("tensor cores round f32 to TF32, which the model does not allow".to_owned())
             }
@@ -88,7 +101,7 @@ impl Job<'_> {
     }
 
     pub(super) fn offer_mma(&self, answer: &mut Answer) {
-        let (dtype, kind) = match self.mma_type() {
+        let (factors, kind) = match self.mma_type() {
             Ok(found) => found,
             Err(reason) => return answer.refuse("conv_mma", reason),
         };
@@ -96,9 +109,10 @@ impl Job<'_> {
             MmaType::Half if self.geometry.is_pointwise() => &POINTWISE_TILES,
             MmaType::Half => &GATHERED_TILES,
             MmaType::Tf32 => &TF32_TILES,
+            MmaType::Byte => &BYTE_TILES,
         };
         for tile in tiles {
-            if let Err(reason) = self.offer_mma_tile(tile, dtype, kind, answer) {
+            if let Err(reason) = self.offer_mma_tile(tile, factors, kind, answer) {
                 answer.refuse(format!("conv_mma/{}", tile.name()), reason);
             }
         }
@@ -107,7 +121,7 @@ impl Job<'_> {
     fn offer_mma_tile(
         &self,
         tile: &MmaTile,
-        dtype: &'static str,
+        factors: [&'static str; 2],
         kind: MmaType,
         answer: &mut Answer,
     ) -> Result<(), String> {
@@ -118,8 +132,8 @@ impl Job<'_> {
             let has = limits.shared_per_block;
             return Err(format!("it needs {shared} bytes of shared memory, and {} has {has}", self.arch));
         }
-        let vec_a = tile::vector(self.shapes, self.geometry.types[0], &[&self.geometry.k()], 8);
-        let vec_b = self.vec_b(8);
+        let vec_a = tile::vector(self.shapes, self.geometry.types[1], &[&self.geometry.k()], 16);
+        let vec_b = self.vec_b(16);
         tile.check_registers(size, [vec_a, vec_b])?;
         let gathers = !self.geometry.is_pointwise() || vec_b * size < 4;
         if gathers {
@@ -132,7 +146,7 @@ impl Job<'_> {
             let vec_c = tile::vector(self.shapes, self.epilogue.out, &[&self.geometry.output_pixels()], 8);
             let kernel = Kernel {
                 name: "mma",
-                dtype,
+                factors,
                 tile_lines: tile.policy(),
                 bm: tile.bm,
                 bn: tile.bn,
@@ -185,7 +199,7 @@ impl Job<'_> {
             let pixels = self.geometry.output_pixels();
             let kernel = Kernel {
                 name: "simt",
-                dtype: print::memory_type(dtype),
+                factors: self.geometry.types.map(print::memory_type),
                 tile_lines: tile.policy(),
                 bm: tile.bm,
                 bn: tile.bn,
@@ -274,10 +288,10 @@ impl Job<'_> {
 
     fn launch(&self, kernel: &Kernel, split: &Split) -> Launch {
         let geometry = &self.geometry;
-        let Kernel { name, dtype, vectors: [vec_a, vec_b, vec_c], .. } = kernel;
+        let Kernel { name, factors: [x, w], vectors: [vec_a, vec_b, vec_c], .. } = kernel;
         let Axes { size, stride, dilation, .. } = &geometry.window;
         let policy = format!(
-            "struct Policy {{\n  using T = {dtype};\n  using Window = conv::Window<{}, {}, {}>;\n  \
+            "struct Policy {{\n  using TX = {x};\n  using TW = {w};\n  using Window = conv::Window<{}, {}, {}>;\n  \
              static constexpr bool POINTWISE = {};\n{}  static constexpr int VEC_A = {vec_a}, VEC_B = {vec_b}, \
              VEC_C = {vec_c}, BAND = {};\n}};\n{}",
             list(size),
@@ -289,8 +303,8 @@ impl Job<'_> {
             kernel.check
         );
         let mut args = Args::default();
-        args.pointer(&format!("const {dtype}"), "x", input(0));
-        args.pointer(&format!("const {dtype}"), "w", input(1));
+        args.pointer(&format!("const {x}"), "x", input(0));
+        args.pointer(&format!("const {w}"), "w", input(1));
         self.epilogue.declare(&mut args);
         let join = split.declare(self.epilogue.acc, &mut args);
         let extents = geometry.declare(&mut args);

@@ -50,7 +50,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => Answer::default(),
+        | Kind::Copy
+        | Kind::Pair(_) => Answer::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 // gemm - batched matrix products C[b, m, n] = A[b, m, k] * B[b, k, n] with a fused epilogue.
 //
 // Bodies of four kernels, each called from a small entry that the compiler writes (README.md):
-//   gemm::mma    tensor cores: f16, bf16, tf32, FP32 accumulate, cp.async pipeline
+//   gemm::mma    tensor cores: f16, bf16, tf32, FP32 accumulate; i8 and u8, i32; cp.async pipeline
 //   gemm::simt   scalar units: f32 (true FP32), f64, integers, any mix that Acc holds
 //   gemm::gemv   m <= 8, bound by reading B once
 // K may be split over gridDim.z: the last CTA of a tile to finish adds the parts (join.cuh).
@@ -59,24 +59,25 @@ LAPIDARY_FN Work<TA, TB> work_of(const Params<TA, TB>& p) {
           min(p.k, k_begin + p.k_per_split),
           Map{p.m, p.n, static_cast<i64>(batch) * p.m * p.n}};
 }
-// Policy: T, BM, BN, BK, WM, WN, STAGES, TRANS_A, TRANS_B, VEC_A, VEC_B, VEC_C, BAND.
+// Policy: TA, TB, BM, BN, BK, WM, WN, STAGES, TRANS_A, TRANS_B, VEC_A, VEC_B, VEC_C, BAND.
 template <class Policy>
 struct Mma {
-  using T = typename Policy::T;
-  using Tile = MmaTile<T, Policy, !Policy::TRANS_A, Policy::TRANS_B>;
+  using TA = typename Policy::TA;
+  using TB = typename Policy::TB;
+  using Tile = MmaTile<TA, Policy, !Policy::TRANS_A, Policy::TRANS_B, TB>;
   static constexpr int THREADS = Tile::THREADS, SMEM_BYTES = Tile::SMEM_BYTES;
 
-  static constexpr int WA = run_width<T, Policy::VEC_A>, WB = run_width<T, Policy::VEC_B>;
+  static constexpr int WA = run_width<TA, Policy::VEC_A>, WB = run_width<TB, Policy::VEC_B>;
   using CoverA = select_t<Policy::TRANS_A, Cover<Policy::BK, Policy::BM, WA, THREADS>, Cover<Policy::BM, Policy::BK, WA, THREADS>>;
   using CoverB = select_t<Policy::TRANS_B, Cover<Policy::BN, Policy::BK, WB, THREADS>, Cover<Policy::BK, Policy::BN, WB, THREADS>>;
-  using SourceA = MatrixSource<T, CoverA, Policy::VEC_A, !Policy::TRANS_A>;
-  using SourceB = MatrixSource<T, CoverB, Policy::VEC_B, Policy::TRANS_B>;
-  using LoaderA = Loader<typename Tile::ATile, SourceA, Policy::VEC_A * int(sizeof(T))>;
-  using LoaderB = Loader<typename Tile::BTile, SourceB, Policy::VEC_B * int(sizeof(T))>;
+  using SourceA = MatrixSource<TA, CoverA, Policy::VEC_A, !Policy::TRANS_A>;
+  using SourceB = MatrixSource<TB, CoverB, Policy::VEC_B, Policy::TRANS_B>;
+  using LoaderA = Loader<typename Tile::ATile, SourceA, Policy::VEC_A * int(sizeof(TA))>;
+  using LoaderB = Loader<typename Tile::BTile, SourceB, Policy::VEC_B * int(sizeof(TB))>;
 
   template <class Epi, class Join>
-  static LAPIDARY_FN void run(const Params<T, T>& p, const typename Epi::Params& e, const Join& with) {
-    const Work<T, T> w = work_of<Policy::BM, Policy::BN, Policy::BAND>(p);
+  static LAPIDARY_FN void run(const Params<TA, TB>& p, const typename Epi::Params& e, const Join& with) {
+    const Work<TA, TB> w = work_of<Policy::BM, Policy::BN, Policy::BAND>(p);
     const int m0 = w.tile.m * Policy::BM, n0 = w.tile.n * Policy::BN;
     u8* smem = dynamic_smem();
     LoaderA a{SourceA(w.a, p.lda, m0, p.m)};
@@ -88,7 +89,7 @@ struct Mma {
   }
 };
 template <class Policy, class Epi, class Join = Whole>
-LAPIDARY_FN void mma(const Params<typename Policy::T, typename Policy::T>& p, const typename Epi::Params& e, const Join& with = {}) {
+LAPIDARY_FN void mma(const Params<typename Policy::TA, typename Policy::TB>& p, const typename Epi::Params& e, const Join& with = {}) {
   Mma<Policy>::template run<Epi>(p, e, with);
 }
 

@@ -15,7 +15,7 @@ use crate::epilogue::Epilogue;
 use crate::problem::{Kind, Problem};
 use crate::program::Program;
 use crate::split::{self, Split, Tiles};
-use crate::{Expr, cost, tile};
+use crate::{Expr, cost, print, tile};
 
 use product::Product;
 
@@ -56,7 +56,8 @@ pub fn answer(problem: &Problem, arch: Arch, shapes: &Shapes<'_>) -> Answer {
         | Kind::TopK { .. }
         | Kind::Range
         | Kind::Extents(_)
-        | Kind::Copy => return Answer::default(),
+        | Kind::Copy
+        | Kind::Pair(_) => return Answer::default(),
     };
     Answer::or_refusal("gemm", product.and_then(|(product, math)| offers(&product, math, arch, shapes)))
 }
@@ -152,12 +153,18 @@ impl Job<'_> {
     }
 }
 
-/// Whether the tensor cores multiply a type, and as what.
-fn mma_type(product: &Product, math: Math) -> Result<(&'static str, cost::MmaType), String> {
+/// Whether the tensor cores multiply the factors' types, and as which.
+fn mma_type(product: &Product, math: Math) -> Result<([&'static str; 2], cost::MmaType), String> {
     match (product.a.dtype, math) {
-        (DType::F16, Math::Exact | Math::Tf32) => Ok(("f16", cost::MmaType::Half)),
-        (DType::BF16, Math::Exact | Math::Tf32) => Ok(("bf16", cost::MmaType::Half)),
-        (DType::F32, Math::Tf32) => Ok(("tf32", cost::MmaType::Tf32)),
+        (DType::F16, Math::Exact | Math::Tf32) => Ok((["f16"; 2], cost::MmaType::Half)),
+        (DType::BF16, Math::Exact | Math::Tf32) => Ok((["bf16"; 2], cost::MmaType::Half)),
+        (DType::F32, Math::Tf32) => Ok((["tf32"; 2], cost::MmaType::Tf32)),
+        (DType::I8 | DType::U8, Math::Exact | Math::Tf32) if product.a.transposed => {
+            Err("no instruction transposes bytes of a, which lie along m".to_owned())
+        }
+        (DType::I8 | DType::U8, Math::Exact | Math::Tf32) if matches!(product.b.dtype, DType::I8 | DType::U8) => {
+            Ok(([product.a.dtype, product.b.dtype].map(print::memory_type), cost::MmaType::Byte))
+        }
         (DType::F32, Math::Exact) => Err("tensor cores round f32 to TF32, which the model does not allow".to_owned()),
         (dtype, Math::Exact | Math::Tf32) => Err(format!("its tensor core kernels multiply no {dtype}")),
     }

@@ -33,6 +33,15 @@ const TF32_TILES: [MmaTile; 6] = [
     MmaTile::new([16, 64, 32], [16, 16], 4),
 ];
 
+const BYTE_TILES: [MmaTile; 6] = [
+    MmaTile::new([128, 128, 64], [64, 32], 4),
+    MmaTile::new([64, 128, 64], [32, 64], 4),
+    MmaTile::new([64, 64, 128], [32, 32], 4),
+    MmaTile::new([32, 64, 128], [16, 32], 4),
+    MmaTile::new([32, 32, 128], [16, 32], 5),
+    MmaTile::new([16, 64, 128], [16, 32], 5),
+];
+
 /// What a tiled kernel's entry says besides its operands.
 struct Kernel<'a> {
     /// `mma` or `simt`.
@@ -52,20 +61,21 @@ struct Kernel<'a> {
 
 impl Job<'_> {
     pub(super) fn offer_mma(&self, math: Math, answer: &mut Answer) {
-        let (dtype, kind) = match mma_type(self.product, math) {
+        let (factors, kind) = match mma_type(self.product, math) {
             Ok(found) => found,
             Err(reason) => return answer.refuse("gemm_mma", reason),
         };
         let tiles: &[MmaTile] = match kind {
             MmaType::Half => &HALF_TILES,
             MmaType::Tf32 => &TF32_TILES,
+            MmaType::Byte => &BYTE_TILES,
         };
         for tile in tiles {
-            self.offer_mma_tile(tile, dtype, kind, answer);
+            self.offer_mma_tile(tile, factors, kind, answer);
         }
     }
 
-    fn offer_mma_tile(&self, tile: &MmaTile, dtype: &'static str, kind: MmaType, answer: &mut Answer) {
+    fn offer_mma_tile(&self, tile: &MmaTile, factors: [&'static str; 2], kind: MmaType, answer: &mut Answer) {
         let p = self.product;
         let limits = self.arch.limits();
         let shared = tile.shared(tile::bytes(p.a.dtype), p.a_contiguous(), p.b_contiguous());
@@ -74,7 +84,7 @@ impl Job<'_> {
                 format!("it needs {shared} bytes of shared memory, and {} has {}", self.arch, limits.shared_per_block);
             return answer.refuse(format!("gemm_mma/{}", tile.name()), reason);
         }
-        let [vec_a, vec_b] = [p.vec_a(self.shapes, 8), p.vec_b(self.shapes, 8)];
+        let [vec_a, vec_b] = [p.vec_a(self.shapes, 16), p.vec_b(self.shapes, 16)];
         if let Err(reason) = tile.check_registers(tile::bytes(p.a.dtype), [vec_a, vec_b]) {
             return answer.refuse(format!("gemm_mma/{}", tile.name()), reason);
         }
@@ -83,7 +93,7 @@ impl Job<'_> {
             let vec_c = tile::vector(self.shapes, p.epilogue.out, &[&p.n], 8);
             let kernel = Kernel {
                 name: "mma",
-                types: format!("  using T = {dtype};\n"),
+                types: format!("  using TA = {};\n  using TB = {};\n", factors[0], factors[1]),
                 tile_lines: tile.policy(),
                 bm: tile.bm,
                 bn: tile.bn,
@@ -95,7 +105,7 @@ impl Job<'_> {
                 ),
                 threads: tile.threads(),
                 shared,
-                factors: [dtype, dtype],
+                factors,
             };
             let wave = Wave {
                 blocks: self.typical(&self.blocks(tile.bm, tile.bn)) * split.parts,

@@ -67,6 +67,7 @@ pub fn cpu_op<'b>(kind: &Kind, dim: &mut dyn FnMut(&Expr) -> Dim, bump: &'b Bump
         Kind::Range => CpuOp::Range,
         Kind::Extents(values) => CpuOp::Extents(dims(values)),
         Kind::Copy => CpuOp::Copy,
+        Kind::Pair(_) => crate::bug!("a pair on the target cpu, where each operation has its function"),
     }
 }
 

@@ -7,6 +7,7 @@
 mod control;
 mod counts;
 mod cpu;
+mod pairs;
 mod parallel;
 mod parts;
 mod program;
@@ -23,7 +24,7 @@ use crate::ir::{Def, Expr, Graph, Node, NodeId, Op, Type, ValueId};
 use control::Body;
 use counts::OpenCount;
 pub use cpu::cpu_op;
-use parts::Places;
+use parts::{Places, constants};
 pub use program::{
     Alternatives, Buffer, BufferId, Loop, Program, Residency, Rounds, SegmentId, Step, Tensor, TensorId, Work,
 };
@@ -78,6 +79,7 @@ pub fn lower(graph: &Graph, target: Target) -> Result<Program> {
         views: BTreeMap::new(),
         done: BTreeSet::new(),
         places: Places::default(),
+        at_load: BTreeSet::new(),
         diagnostics: Diagnostics::new(),
     };
     lowering.main(graph);
@@ -102,6 +104,8 @@ struct Lowering<'g> {
     done: BTreeSet<NodeId>,
     /// What of the graph at hand is computed inside of something else.
     places: Places,
+    /// What of it depends on weights alone, and is computed once, at load.
+    at_load: BTreeSet<ValueId>,
     diagnostics: Diagnostics,
 }
 
@@ -158,11 +162,16 @@ impl Lowering<'_> {
     }
 
     fn nodes(&mut self, graph: &Graph, tensors: &mut Tensors, segment: SegmentId) {
-        let places = self.places(graph);
+        let at_load = constants(graph);
+        let places = self.places(graph, &at_load);
         let places = std::mem::replace(&mut self.places, places);
-        let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places);
+        let at_load = std::mem::replace(&mut self.at_load, at_load);
+        let outer = (std::mem::take(&mut self.views), std::mem::take(&mut self.done), places, at_load);
         let put_off = views::put_off(graph, self.target);
-        let groups = parallel::groups(graph, self.target, &put_off);
+        let groups = parallel::groups(graph, self.target, &put_off, &self.at_load);
+        let grouped = groups.values().flatten().copied().collect::<BTreeSet<NodeId>>();
+        let pairs = self.pairs(graph, &put_off.union(&grouped).copied().collect());
+        self.done.extend(pairs.values().map(|pair| pair.first));
         for id in graph.order() {
             let together = |lowering: &mut Self, tensors: &mut Tensors| {
                 groups.get(&id).is_some_and(|members| lowering.side_by_side(graph, members, tensors, segment))
@@ -171,30 +180,55 @@ impl Lowering<'_> {
                 continue;
             }
             let node = graph.node(id);
-            match &node.op {
-                _ if put_off.contains(&id) => self.defer(graph, node, tensors, segment),
-                Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
-                Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
-                Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
-                Op::Slice { .. } if self.range(graph, node, tensors) => {}
-                Op::RunCount => self.run_count(graph, node, tensors),
-                Op::If { then_region, else_region } => {
-                    self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
-                }
-                Op::Loop { body, carried, most } => {
-                    let body = Body { region: &body.0, carried: *carried as usize, most };
-                    self.repeat(graph, node, body, tensors, segment);
-                }
-                op => match kind_of(graph, node) {
-                    Some(kind) => self.problem(graph, node, kind, tensors, segment),
-                    None => crate::bug!("{} is no problem, and nothing else", op.name()),
-                },
+            if put_off.contains(&id) {
+                self.defer(graph, node, tensors, segment);
+            } else if let Some(pair) = pairs.get(&id) {
+                self.pair(graph, pair, node, tensors, segment);
+            } else {
+                self.node(graph, node, tensors, segment);
             }
             for value in node.outputs.iter().flatten() {
                 self.counted(graph, *value, tensors);
             }
         }
-        (self.views, self.done, self.places) = outer;
+        (self.views, self.done, self.places, self.at_load) = outer;
+    }
+
+    fn node(&mut self, graph: &Graph, node: &Node, tensors: &mut Tensors, segment: SegmentId) {
+        match &node.op {
+            Op::Attention(spec) => self.attention(graph, node, *spec, tensors, segment),
+            Op::Reshape(_) | Op::BitCast(_) => self.view(graph, node, tensors),
+            Op::Concat { axis } if self.join(graph, node, *axis, tensors, segment) => {}
+            Op::Slice { .. } if self.range(graph, node, tensors) => {}
+            Op::RunCount => self.run_count(graph, node, tensors),
+            Op::If { then_region, else_region } => {
+                self.branch(graph, node, [&then_region.0, &else_region.0], tensors, segment);
+            }
+            Op::Loop { body, carried, most } => {
+                let body = Body { region: &body.0, carried: *carried as usize, most };
+                self.repeat(graph, node, body, tensors, segment);
+            }
+            op => match kind_of(graph, node) {
+                Some(kind) => self.problem(graph, node, kind, tensors, segment),
+                None => crate::bug!("{} is no problem, and nothing else", op.name()),
+            },
+        }
+    }
+
+    /// The tensor of what is computed at load; nothing has to be there for it but weights, so its turn is at any time.
+    fn loaded(&mut self, graph: &Graph, value: ValueId, tensors: &mut Tensors) -> TensorId {
+        if let (false, Some(producer)) = (tensors.contains_key(&value), graph.producer(value)) {
+            let node = graph.node(producer);
+            for operand in node.inputs.iter().flatten() {
+                self.loaded(graph, *operand, tensors);
+            }
+            self.done.insert(producer);
+            self.node(graph, node, tensors, Program::MAIN);
+            for result in node.outputs.iter().flatten() {
+                self.counted(graph, *result, tensors);
+            }
+        }
+        self.tensor(graph, value, tensors)
     }
 
     /// The one tensor that the runtime writes before each run.
@@ -437,6 +471,9 @@ fn extents_of(kind: &Kind) -> Vec<&Expr> {
         Kind::Slice { starts, .. } => starts.iter().collect(),
         Kind::Pad { lo, .. } => lo.iter().collect(),
         Kind::Extents(values) => values.iter().collect(),
+        Kind::Pair(pair) => {
+            [&pair.first, &pair.second].into_iter().flat_map(|problem| extents_of(&problem.kind)).collect()
+        }
         Kind::Attention(_, places) => {
             places.iter().flat_map(|place| std::iter::once(&place.offset).chain(&place.strides)).collect()
         }
@@ -502,5 +539,6 @@ pub fn kind_name(kind: &Kind) -> &'static str {
         Kind::Range => "range",
         Kind::Extents(_) => "extents",
         Kind::Copy => "copy",
+        Kind::Pair(_) => "pair",
     }
 }

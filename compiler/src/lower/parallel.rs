@@ -1,8 +1,8 @@
 //! Products of one operand with several weights, as one product whose result holds theirs side by side.
 //!
 //! Does: `x a, x b, x c -> x [a b c]`, epilogues included, where attention reads all of the results through views, so that
-//! nothing is copied. The weights are put side by side once, at load. Chosen where one product costs less than all.
-//! Not here: readers that need each result by itself.
+//! nothing is copied. The weights, which may be computed at load themselves, are put side by side there. Chosen where one
+//! product costs less than all. Not here: readers that need each result by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,18 +17,18 @@ use crate::ir::{Expr, Graph, NodeId, Op, Program as Pointwise, Type, Use, ValueI
 pub(super) type Groups = BTreeMap<NodeId, Vec<NodeId>>;
 
 /// Products of one operand that attention reads through nodes that are put off.
-pub(super) fn groups(graph: &Graph, target: Target, put_off: &BTreeSet<NodeId>) -> Groups {
+pub(super) fn groups(graph: &Graph, target: Target, put_off: &BTreeSet<NodeId>, at_load: &BTreeSet<ValueId>) -> Groups {
     let mut groups = Groups::new();
     if target == Target::Cpu {
         return groups;
     }
     let mut taken = Vec::new();
     for id in graph.order() {
-        let Some(first) = product(graph, id).filter(|_| !taken.contains(&id)) else { continue };
+        let Some(first) = product(graph, id, at_load).filter(|_| !taken.contains(&id)) else { continue };
         let mut members = Vec::new();
         for use_ in graph.uses(first.x) {
             let Use::Operand(user, 0) = use_ else { continue };
-            let fits = product(graph, user)
+            let fits = product(graph, user, at_load)
                 .is_some_and(|other| other.is_like(&first) && is_read_in_place(graph, other.result, put_off));
             if fits && !members.contains(&user) {
                 members.push(user);
@@ -43,7 +43,7 @@ pub(super) fn groups(graph: &Graph, target: Target, put_off: &BTreeSet<NodeId>) 
     groups
 }
 
-/// A product of a computed operand with a matrix of weights.
+/// A product of a computed operand with a matrix that is there from the load on.
 struct Product<'g> {
     x: ValueId,
     weights: ValueId,
@@ -63,23 +63,19 @@ impl Product<'_> {
     }
 }
 
-fn product(graph: &Graph, id: NodeId) -> Option<Product<'_>> {
+fn product<'g>(graph: &'g Graph, id: NodeId, at_load: &BTreeSet<ValueId>) -> Option<Product<'g>> {
     let node = graph.node(id);
     let (Op::MatMul(spec, epilogue), &[Some(result)]) = (&node.op, &node.outputs[..]) else { return None };
     let operands: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
     let (&[x, weights], vectors) = operands.split_first_chunk::<2>()?;
     let columns = graph.ty(result).dims.last()?.as_const()?;
+    let fixed = |value: ValueId| graph.constant(value).is_some() || at_load.contains(&value);
     let is_vector = |value: &ValueId| {
         let ty = graph.ty(*value);
         let (last, outer) = ty.dims.split_last().map_or((None, &[][..]), |(last, outer)| (Some(last), outer));
-        graph.constant(*value).is_some()
-            && last.is_some_and(|last| last.is(columns))
-            && outer.iter().all(|dim| dim.is(1))
+        fixed(*value) && last.is_some_and(|last| last.is(columns)) && outer.iter().all(|dim| dim.is(1))
     };
-    let fits = graph.constant(x).is_none()
-        && graph.constant(weights).is_some()
-        && graph.ty(weights).dims.len() == 2
-        && vectors.iter().all(is_vector);
+    let fits = !fixed(x) && fixed(weights) && graph.ty(weights).dims.len() == 2 && vectors.iter().all(is_vector);
     fits.then(|| Product {
         x,
         weights,
@@ -100,7 +96,7 @@ impl Lowering<'_> {
         tensors: &mut Tensors,
         segment: SegmentId,
     ) -> bool {
-        let products: Vec<Product<'_>> = members.iter().filter_map(|id| product(graph, *id)).collect();
+        let products: Vec<Product<'_>> = members.iter().filter_map(|id| product(graph, *id, &self.at_load)).collect();
         let Some(first) = products.first() else { return false };
         let columns: Vec<Expr> =
             products.iter().filter_map(|product| graph.ty(product.result).dims.last().cloned()).collect();
@@ -131,14 +127,14 @@ impl Lowering<'_> {
         let label = label.join(" + ");
         let mut inputs = vec![Some(self.tensor(graph, first.x, tensors))];
         let parts: Vec<TensorId> =
-            products.iter().map(|product| self.tensor(graph, product.weights, tensors)).collect();
+            products.iter().map(|product| self.loaded(graph, product.weights, tensors)).collect();
         inputs.push(Some(self.joined(&parts, along as u8, &weight_ty, &label)));
         for (k, ty) in vector_tys.iter().enumerate() {
             let parts: Vec<TensorId> = products
                 .iter()
                 .zip(&columns)
                 .map(|(product, columns)| {
-                    let vector = self.tensor(graph, product.vectors[k], tensors);
+                    let vector = self.loaded(graph, product.vectors[k], tensors);
                     self.seen_as(vector, vec![columns.clone()])
                 })
                 .collect();
@@ -176,5 +172,48 @@ impl Lowering<'_> {
         let mut tensor = self.program.tensor(tensor).clone();
         tensor.ty.dims = dims;
         self.push_tensor(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ir::text;
+    use crate::lower::{Program, lower};
+
+    /// Attention on three projections of x; the weights of the second are stored in eight bits.
+    const GRAPH: &str = r#"graph "g" {
+  symbol n = input 0 axis 0, 1..64..128
+  input %0 "x" f32[n, 64]
+  const %1 "a" f32[64, 64] = init "a"
+  const %2 "b" i8[64, 64] = init "b"
+  const %3 "c" f32[64, 64] = init "c"
+  %4 "q" f32[n, 64] = matmul(%0, %1) from "Q"
+  %5 "w" f32[64, 64] = pointwise(%2) { in i8; s0 = cast f32 in0; out s0 } from "W"
+  %6 "k" f32[n, 64] = matmul(%0, %5) from "K"
+  %7 "v" f32[n, 64] = matmul(%0, %3) from "V"
+  %8 "q4" f32[1, 1, n, 64] = reshape(%4) { dims [1, 1, n, 64] } from "Q4"
+  %9 "k4" f32[1, 1, n, 64] = reshape(%6) { dims [1, 1, n, 64] } from "K4"
+  %10 "v4" f32[1, 1, n, 64] = reshape(%7) { dims [1, 1, n, 64] } from "V4"
+  %11 "y" f32[1, 1, n, 64] = attention(%8, %9, %10) { scale 0.125f32 } from "Y"
+  output "y" %11
+MORE
+}"#;
+
+    fn steps(more: &str) -> Vec<String> {
+        let graph = GRAPH.replace("MORE", more);
+        let graph = text::parse(&graph, &|name| Some(vec![0; if name == "b" { 64 * 64 } else { 64 * 64 * 4 }].into()))
+            .expect("a graph");
+        let program = lower(&graph, "sm_90a".parse().expect("a target")).expect("kernels");
+        program.segment(Program::MAIN).iter().map(|step| step.label().to_owned()).collect()
+    }
+
+    #[test]
+    fn products_of_one_operand_become_one() {
+        assert_eq!(steps(""), ["Q + K + V", "Y"]);
+    }
+
+    #[test]
+    fn what_is_read_by_itself_stays() {
+        assert_eq!(steps("  output \"k\" %6"), ["Q + V", "K", "Y"]);
     }
 }

@@ -31,8 +31,7 @@ pub(super) struct Places {
 
 impl Lowering<'_> {
     /// The values that can be computed in their places of concatenations.
-    pub(super) fn places(&self, graph: &Graph) -> Places {
-        let constants = constants(graph);
+    pub(super) fn places(&self, graph: &Graph, at_load: &BTreeSet<ValueId>) -> Places {
         let mut places = Places::default();
         // From the last on: a part of a part lies in the outermost.
         for id in graph.order().into_iter().rev() {
@@ -42,7 +41,7 @@ impl Lowering<'_> {
             for (part, start) in node.inputs.iter().flatten().zip(starts) {
                 let place = Place { whole: place.whole, at: place.at.clone() + start };
                 if let Some(value) = computed(graph, *part)
-                    && !constants.contains(&value)
+                    && !at_load.contains(&value)
                     && self.begins_well(&place.at)
                 {
                     places.of.entry(value).or_insert(place);
@@ -199,7 +198,7 @@ fn computed(graph: &Graph, value: ValueId) -> Option<ValueId> {
 }
 
 /// The values that depend on weights alone: they are computed once, at load.
-fn constants(graph: &Graph) -> BTreeSet<ValueId> {
+pub(super) fn constants(graph: &Graph) -> BTreeSet<ValueId> {
     let mut found = BTreeSet::new();
     for id in graph.order() {
         let node = graph.node(id);

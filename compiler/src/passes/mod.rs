@@ -96,6 +96,16 @@ pub const PIPELINE: &[Pass] = &[
         kind: Kind::Sweep(clean::dead::run),
     },
     Pass {
+        name: "counter",
+        because: "positions along an axis pick what is there, and exporters compare them with its ends",
+        kind: Kind::Rule(canon::counter::rewrite),
+    },
+    Pass {
+        name: "expand",
+        because: "what repeats is computed once and read as often, and its readers fuse further",
+        kind: Kind::Rule(canon::expand::rewrite),
+    },
+    Pass {
         name: "reduction",
         because: "a sum with the step around it is one reduction, and the mean that norms are made of",
         kind: Kind::Rule(canon::reduction::rewrite),

@@ -2,10 +2,12 @@
 //!
 //! Both sides are widened to 16 bits and laid out in pairs along the summed axis: vector units multiply two pairs and add
 //! the products in one instruction, which neither rounds nor saturates, as two products of bytes fit by far. So each
-//! machine gives the same bits. The left side is packed once, by all threads; columns of the right side are packed by the
-//! thread that computes their block. Not here: where columns come from ([`Columns`]).
+//! machine gives the same bits. Both sides are packed once, by all threads, so that a block is whole rows of the result,
+//! which are finished in long runs; but gathered columns are packed by the thread that computes their block. Not here:
+//! where columns come from ([`Columns`]).
 
 use crate::cpu::blocks::{Columns, Shape};
+use crate::cpu::matmul::Room;
 use crate::cpu::memory::{Buffer, TensorMut};
 use crate::cpu::pointwise::Epilogue;
 use crate::cpu::product::Matrix;
@@ -16,12 +18,15 @@ use crate::dtype::DType;
 /// Products that are worth a part of their own.
 const PART: usize = 1 << 22;
 
-/// What packing a column costs, in rows of products.
-const READ: usize = 64;
+/// Bytes to be packed that are worth a part of their own.
+const PACK: usize = 1 << 16;
 
 /// Rows and columns of a tile: its sums fill registers, and a pair of each column fills one of 512 bits.
 const TALL: usize = 8;
 const WIDE: usize = 16;
+
+/// Tiles of a block, at least, along rows and columns that are split.
+const LEAST: usize = 4;
 
 /// Elements of packed columns, which shall stay in the second-level cache.
 const PACKED: usize = 1 << 17;
@@ -50,28 +55,37 @@ pub fn multiply<R: Columns<u8>>(
     right: &R,
     out: &mut TensorMut<'_>,
     epilogue: &Epilogue<'_>,
-    (room, team): (&mut Buffer, &mut Team),
+    room: Room<'_>,
 ) {
+    let Room { a: left_room, b: right_room, team, .. } = room;
     let Shape { batch, rows, inner, cols } = shape;
     if batch * rows * cols == 0 {
         return;
     }
     let pairs = inner.div_ceil(2);
-    let rows_packed = pack_left(left, signed[0], shape, room, team);
-    let [height, width] = block(shape);
+    let rows_packed = pack_left(left, signed[0], shape, left_room, team);
+    let columns_packed = if R::GATHERED { None } else { Some(pack_right(right, signed[1], shape, right_room, team)) };
+    let [height, width] = if R::GATHERED { gathered_block(shape) } else { block(shape) };
+    let panel = pairs * WIDE * 2;
     let (down, across) = (rows.div_ceil(height), cols.div_ceil(width));
     let dtype = out.dtype;
     let result = Pieces::new(&mut *out.bytes);
     team.run(batch * down * across, &|part, lane| {
         let (index, top, first) = (part / (down * across), part / across % down * height, part % across * width);
         let (height, width) = (height.min(rows - top), width.min(cols - first));
-        let columns = right.columns(index, first..first + width, &mut lane.a);
-        let packed = lane.c.take::<i16>(width.div_ceil(WIDE) * pairs * WIDE * 2);
-        pack_columns(&columns, signed[1], packed);
+        let panels = width.div_ceil(WIDE);
+        let packed: &[i16] = match columns_packed {
+            Some(packed) => &packed[(index * cols.div_ceil(WIDE) + first / WIDE) * panel..][..panels * panel],
+            None => {
+                let packed = lane.c.take::<i16>(panels * panel);
+                pack_columns(&right.columns(index, first..first + width, &mut lane.a), signed[1], packed);
+                packed
+            }
+        };
         let groups = rows.div_ceil(TALL);
         let own = &rows_packed[((left.of)(index) * groups + top / TALL) * pairs * TALL..];
         let sums = lane.b.take::<i32>(height * width);
-        for (k, panel) in packed.chunks_exact((pairs * WIDE * 2).max(1)).enumerate() {
+        for (k, panel) in packed.chunks_exact(panel.max(1)).enumerate() {
             for (group, sums) in sums.chunks_mut(TALL * width).enumerate() {
                 let mut sums_of = [[0; WIDE]; TALL];
                 tile(&own[group * pairs * TALL..][..pairs * TALL], panel, &mut sums_of);
@@ -98,15 +112,29 @@ pub fn multiply<R: Columns<u8>>(
     });
 }
 
-/// The rows and columns of a block: whole columns where there are enough, as these are packed for each block.
-fn block(Shape { batch, rows, inner, cols }: Shape) -> [usize; 2] {
-    let cost = [rows + READ, inner, cols].into_iter().fold(batch, usize::saturating_mul);
-    let wanted = parts(cost, PART).div_ceil(batch);
-    let most = (PACKED / inner.max(1)).next_multiple_of(WIDE);
-    let across = cols.div_ceil(most).max(wanted.min(cols.div_ceil(WIDE)));
-    let down = wanted.div_ceil(across).min(rows.div_ceil(TALL));
-    let even = |extent: usize, count: usize, unit: usize| extent.div_ceil(count).next_multiple_of(unit).min(extent);
-    [even(rows, down, TALL), even(cols, across, WIDE)]
+/// The parts that one product of a batch is worth.
+fn parts_of(Shape { batch, rows, inner, cols }: Shape) -> usize {
+    parts([rows, inner, cols].into_iter().fold(batch, usize::saturating_mul), PART).div_ceil(batch)
+}
+
+/// The rows and columns of a block: whole rows where there are enough.
+fn block(shape: Shape) -> [usize; 2] {
+    let down = parts_of(shape).min(shape.rows.div_ceil(TALL * LEAST)).max(1);
+    let across = parts_of(shape).div_ceil(down).min(shape.cols.div_ceil(WIDE * LEAST)).max(1);
+    [even(shape.rows, down, TALL), even(shape.cols, across, WIDE)]
+}
+
+/// The same where each block packs its columns: whole columns.
+fn gathered_block(shape: Shape) -> [usize; 2] {
+    let most = (PACKED / shape.inner.max(1)).next_multiple_of(WIDE);
+    let across = shape.cols.div_ceil(most).max(parts_of(shape).min(shape.cols.div_ceil(WIDE * LEAST)));
+    let down = parts_of(shape).div_ceil(across).min(shape.rows.div_ceil(TALL * LEAST));
+    [even(shape.rows, down, TALL), even(shape.cols, across, WIDE)]
+}
+
+/// `extent` in `count` pieces of whole units.
+fn even(extent: usize, count: usize, unit: usize) -> usize {
+    extent.div_ceil(count).next_multiple_of(unit).min(extent)
 }
 
 /// The rows of all left matrices in groups of [`TALL`]: for each pair of places a word of each row.
@@ -120,7 +148,7 @@ fn pack_left<'r>(
     let (pairs, groups) = (inner.div_ceil(2), rows.div_ceil(TALL));
     let all = left.count * groups;
     let packed = room.take::<i32>(all * pairs * TALL);
-    let together = all.div_ceil(parts(packed.len(), PART / READ));
+    let together = all.div_ceil(parts(2 * packed.len(), PACK));
     team.pieces(packed, together * pairs * TALL, |part, packed, _| {
         for (k, group) in packed.chunks_exact_mut((pairs * TALL).max(1)).enumerate() {
             let at = part * together + k;
@@ -128,6 +156,29 @@ fn pack_left<'r>(
             let matrix = matrix.rows(top, TALL.min(rows - top));
             if signed { pack_rows::<true>(&matrix, group) } else { pack_rows::<false>(&matrix, group) }
         }
+    });
+    packed
+}
+
+/// The columns of all right matrices in panels.
+fn pack_right<'r, R: Columns<u8>>(
+    right: &R,
+    signed: bool,
+    Shape { batch, inner, cols, .. }: Shape,
+    room: &'r mut Buffer,
+    team: &mut Team,
+) -> &'r [i16] {
+    let (panels, panel) = (cols.div_ceil(WIDE), inner.div_ceil(2) * WIDE * 2);
+    let packed = room.take::<i16>(batch * panels * panel);
+    let together = panels.div_ceil(parts(packed.len(), PACK).div_ceil(batch));
+    let runs = panels.div_ceil(together);
+    let all = Pieces::new(&mut *packed);
+    team.run(batch * runs, &|part, lane| {
+        let (index, first) = (part / runs, part % runs * together);
+        let count = together.min(panels - first);
+        let columns = right.columns(index, first * WIDE..cols.min((first + count) * WIDE), &mut lane.a);
+        // SAFETY: each part has panels of its own.
+        pack_columns(&columns, signed, unsafe { all.get((index * panels + first) * panel, count * panel) });
     });
     packed
 }
@@ -301,10 +352,10 @@ mod tests {
     use crate::cpu::testing::{Random, tensor_mut};
     use crate::dtype::Element;
 
-    struct Rights<'r>(&'r [Matrix<'r, u8>]);
+    struct Rights<'r, const GATHERED: bool>(&'r [Matrix<'r, u8>]);
 
-    impl Columns<u8> for Rights<'_> {
-        const GATHERED: bool = false;
+    impl<const GATHERED: bool> Columns<u8> for Rights<'_, GATHERED> {
+        const GATHERED: bool = GATHERED;
 
         fn columns<'s>(&'s self, index: usize, range: Range<usize>, _: &'s mut Buffer) -> Matrix<'s, u8> {
             self.0[index].columns(range.start, range.len())
@@ -350,23 +401,33 @@ mod tests {
                         (0..k).map(term).sum()
                     })
                     .collect();
+                let shape = Shape { batch, rows: m, inner: k, cols: n };
                 for threads in [1, 3] {
-                    let mut out = vec![-1i32; batch * m * n];
-                    let left = Lefts { count: batch, matrix: &|k| lefts[k], of: &|k| k };
-                    let shape = Shape { batch, rows: m, inner: k, cols: n };
-                    multiply(
-                        shape,
-                        [left_signed, right_signed],
-                        &left,
-                        &Rights(&rights),
-                        &mut tensor_mut(&mut out, &[batch, m, n]),
-                        &Epilogue::rounding(i32::DTYPE),
-                        (&mut Buffer::default(), &mut Team::new(threads)),
-                    );
-                    assert!(out == expected, "{batch} {m} {k} {n}, case {case}, {threads} threads");
+                    let signed = [left_signed, right_signed];
+                    let here = product(shape, signed, &lefts, &Rights::<false>(&rights), threads);
+                    let gathered = product(shape, signed, &lefts, &Rights::<true>(&rights), threads);
+                    assert!(here == expected, "{batch} {m} {k} {n}, case {case}, {threads} threads");
+                    assert!(gathered == expected, "{batch} {m} {k} {n}, case {case}, {threads} threads, gathered");
                 }
             }
         }
+    }
+
+    fn product<R: Columns<u8>>(
+        shape: Shape,
+        signed: [bool; 2],
+        lefts: &[Matrix<'_, u8>],
+        right: &R,
+        threads: usize,
+    ) -> Vec<i32> {
+        let Shape { batch, rows, cols, .. } = shape;
+        let mut out = vec![-1i32; batch * rows * cols];
+        let [mut a, mut b, mut c]: [Buffer; 3] = Default::default();
+        let left = Lefts { count: batch, matrix: &|k| lefts[k], of: &|k| k };
+        let room = Room { a: &mut a, b: &mut b, c: &mut c, team: &mut Team::new(threads) };
+        let epilogue = Epilogue::rounding(i32::DTYPE);
+        multiply(shape, signed, &left, right, &mut tensor_mut(&mut out, &[batch, rows, cols]), &epilogue, room);
+        out
     }
 
     /// Each way to compute a tile gives the bits of plain Rust, also where sums wrap.

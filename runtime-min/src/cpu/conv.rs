@@ -103,7 +103,6 @@ fn of_bytes(
     let shape = e.shape();
     let weights = |group: usize| e.weights(w.bytes, group);
     let left = Lefts { count: e.groups, matrix: &weights, of: &|index| index % e.groups };
-    let room = (room.a, room.team);
     if e.geometry.is_identity() {
         bytes::multiply(shape, signed, &left, &Planes { shape, x: x.bytes }, out, epilogue, room);
     } else {

@@ -45,7 +45,7 @@ fn of_bytes(
     let matrix = |index: usize| left.matrix(a.bytes, index);
     let lefts = Lefts { count: shape.batch, matrix: &matrix, of: &|index| index };
     let right = Stacked { data: b.bytes, stack: right };
-    bytes::multiply(shape, signed, &lefts, &right, out, epilogue, (room.a, room.team));
+    bytes::multiply(shape, signed, &lefts, &right, out, epilogue, room);
 }
 
 /// The extents of the products, and the matrices of both operands; `None` where the result is empty.

@@ -16,6 +16,8 @@ pub enum Tail {
     BiasGelu,
     /// To `f32`, times a scalar.
     Scale,
+    /// `u8(round((acc - offset[ch]) * scale[ch]) + 128)` of sums in `i32`
+    Quantize,
 }
 
 /// An epilogue on a product of type `dtype`, its operands, and the result.
@@ -51,6 +53,18 @@ fn tail(tail: Tail, dtype: DType, out: &str, channels: &str) -> (Option<Program>
             ],
             vec![operand(F32, "1")],
             F32,
+        ),
+        Tail::Quantize => (
+            vec![
+                step(ScalarOp::Sub, Arg::Input(0), Arg::Input(1)),
+                Instr::unary(ScalarOp::Cast, F32, Arg::Step(0)),
+                Instr::binary(ScalarOp::Mul, F32, Arg::Step(1), Arg::Input(2)),
+                Instr::unary(ScalarOp::Round, F32, Arg::Step(2)),
+                Instr::binary(ScalarOp::Add, F32, Arg::Step(3), Arg::Imm(Scalar::float(F32, 128.0))),
+                Instr::unary(ScalarOp::Cast, U8, Arg::Step(4)),
+            ],
+            vec![operand(I32, channels), operand(F32, channels)],
+            U8,
         ),
     };
     let inputs = std::iter::once(dtype).chain(extras.iter().map(|operand| operand.dtype)).collect();
@@ -90,6 +104,11 @@ pub fn matmuls() -> Vec<(&'static str, Problem)> {
         ("f64", exact([F64; 2], ["b 64 63", "63 65", "b 64 65"], "", Tail::BiasAddRelu)),
         ("bytes", exact([U8, I8], ["b 256", "256 512", "b 512"], "", Tail::Scale)),
         ("bytes_transposed", exact([I8, I8], ["256 97", "101 256", "97 101"], "ab", Tail::BiasAddRelu)),
+        ("bytes_layer", exact([U8, I8], ["b 400 384", "384 1536", "b 400 1536"], "", Tail::Quantize)),
+        ("bytes_rows", exact([U8, I8], ["b 384", "256 384", "b 256"], "b", Tail::Quantize)),
+        ("bytes_odd", exact([I8, U8], ["37 75", "75 53", "37 53"], "", Tail::BiasAddRelu)),
+        ("bytes_odd_rows", exact([I8, I8], ["37 75", "54 75", "37 54"], "b", Tail::None)),
+        ("bytes_heads", exact([U8, U8], ["b 6 s 64", "b 6 64 s", "b 6 s s"], "", Tail::None)),
         // Few outputs of long sums, which are split.
         ("deep", exact([F16; 2], ["s 1537", "1537 72", "s 72"], "", Tail::BiasAddRelu)),
         ("deep_dynamic", exact([BF16; 2], ["b 40 s", "24 s", "b 40 24"], "b", Tail::BiasGelu)),
@@ -171,6 +190,29 @@ pub fn convs() -> Vec<(&'static str, Problem)> {
         (
             "bytes_conv",
             conv([U8, I8], ["1 16 9 9", "8 16 3 3", "1 8 9 9"], window(2, 3, 1, 1, 1), 1, Math::Exact, Tail::Scale),
+        ),
+        (
+            "bytes_speech",
+            conv([U8, I8], ["b 80 s", "384 80 3", "b 384 s"], window(1, 3, 1, 1, 1), 1, Math::Exact, Tail::Quantize),
+        ),
+        (
+            "bytes_pointwise",
+            conv(
+                [I8; 2],
+                ["b 64 28 28", "96 64 1 1", "b 96 28 28"],
+                window(2, 1, 1, 1, 0),
+                1,
+                Math::Exact,
+                Tail::Quantize,
+            ),
+        ),
+        (
+            "bytes_strided",
+            conv([U8; 2], ["1 3 31 33", "17 3 3 3", "1 17 16 17"], window(2, 3, 2, 1, 1), 1, Math::Exact, Tail::Scale),
+        ),
+        (
+            "bytes_groups",
+            conv([U8, I8], ["1 32 9 9", "64 8 3 3", "1 64 9 9"], window(2, 3, 1, 1, 1), 4, Math::Exact, Tail::Quantize),
         ),
         ("signed_bytes", exact(I8, ["1 16 9 9", "8 16 3 3", "1 8 9 9"], window(2, 3, 1, 1, 1), 1, Tail::Scale)),
         ("deep_conv", exact(F16, ["b 250 7 7", "70 250 3 3", "b 70 7 7"], window(2, 3, 1, 1, 1), 1, Tail::BiasAddRelu)),

@@ -45,6 +45,12 @@ pub fn graph(problem: &Problem, spread: Spread) -> Result<Graph, String> {
         return Ok(graph);
     };
     let mut builder = Builder::new(&mut graph, Origin(vec!["problem".into()]), "y");
+    if let Kind::Pair(pair) = &problem.kind {
+        let mut rest = inputs.split_off(pair.first.inputs.len());
+        let between = builder.node_with(self::op(&pair.first).ok_or("a copy in a pair")?, &inputs, 1)?;
+        rest.insert(pair.at, between[0]);
+        inputs = rest;
+    }
     let results = builder.node_with(op, &inputs, problem.outputs.len())?;
     for (k, wanted) in problem.outputs.iter().enumerate() {
         let Some(wanted) = wanted else { continue };
@@ -122,6 +128,7 @@ fn op(problem: &Problem) -> Option<Op> {
         Kind::Range => Op::Range { count: result(0)[0].clone() },
         Kind::Extents(values) => Op::Extents { values, rank: result(0).len() as u8 },
         Kind::Copy => return None,
+        Kind::Pair(pair) => return op(&pair.second),
     };
     Some(op)
 }

@@ -5,6 +5,7 @@ mod data;
 mod dense;
 mod graph;
 mod memory;
+mod pairs;
 mod places;
 mod storage;
 
@@ -23,6 +24,7 @@ pub fn all() -> Vec<(&'static str, Problem)> {
         dense::transposed(),
         attention::problems(),
         memory::problems(),
+        pairs::problems(),
         storage::problems(),
     ];
     groups.concat()

@@ -6,6 +6,7 @@
 mod attended;
 mod compute;
 mod counted;
+mod counting;
 mod dense;
 mod index;
 mod movement;
@@ -170,6 +171,7 @@ const KINDS: &[Kind] = &[
     index::gather_elements,
     index::gather_nd,
     index::gather_nd_in_batches,
+    counting::counting,
     index::scatter_elements,
     index::scatter_nd,
     attended::attention,

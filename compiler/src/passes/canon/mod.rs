@@ -1,5 +1,7 @@
 //! Canonical forms: one spelling for what exporters spell in many ways.
 
+pub mod counter;
+pub mod expand;
 pub mod fold;
 pub mod group_norm;
 pub mod identity;
