@@ -216,7 +216,7 @@ fn pack_rows<const SIGNED: bool>(matrix: &Matrix<'_, u8>, packed: &mut [i32]) {
     }
 }
 
-/// The columns in panels of [`WIDE`]: for each pair of places a pair of each column; zeros beyond the matrix.
+/// The columns in panels of [`WIDE`]: for each pair of places a pair of each column; zeros for columns beyond the matrix.
 fn pack_columns(matrix: &Matrix<'_, u8>, signed: bool, packed: &mut [i16]) {
     vectorize(
         #[inline(always)]
@@ -234,12 +234,11 @@ fn pack_panels<const SIGNED: bool>(matrix: &Matrix<'_, u8>, packed: &mut [i16]) 
         if col_stride == 1 && count == WIDE {
             for (p, to) in panel.chunks_exact_mut(2 * WIDE).enumerate() {
                 let row = |p: usize| &data[p * row_stride + first..][..WIDE];
-                // An odd last row is paired with zeros.
+                // An odd last row is paired with itself: the left side has zeros there.
                 let (low, high) = (row(2 * p), row((2 * p + 1).min(rows - 1)));
-                let mask = if 2 * p + 1 < rows { -1 } else { 0 };
                 for ((to, low), high) in to.chunks_exact_mut(2).zip(low).zip(high) {
                     to[0] = wide::<SIGNED>(*low);
-                    to[1] = wide::<SIGNED>(*high) & mask;
+                    to[1] = wide::<SIGNED>(*high);
                 }
             }
             continue;
