@@ -94,6 +94,8 @@ pub enum Why {
     OpenSums,
     /// The zero point of a convolution's weights is not 0.
     ZeroOfWeights,
+    /// With its padding the operand may still be shorter than the window.
+    ShorterThanWindow(ValueId),
     /// In the other order of axes, the nodes around a transpose would have others around them that move as much.
     NoLessMoved { nodes: usize },
     /// The rule would take them.
@@ -189,6 +191,9 @@ impl Why {
             }
             Why::OpenSums => "both zero points count, and the number of terms is not known while compiling".to_owned(),
             Why::ZeroOfWeights => "the zero point of the convolution's weights is not 0".to_owned(),
+            Why::ShorterThanWindow(value) => {
+                format!("{}: with its padding it may still be shorter than the window", typed(value))
+            }
             Why::NoLessMoved { nodes } => format!(
                 "it computes in either order of axes, but with {} the transposes would move no less",
                 match nodes {

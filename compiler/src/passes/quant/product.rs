@@ -156,7 +156,7 @@ impl Factors {
                 (product, Along::Matrices(*spec))
             }
             Op::Conv(spec, _) => {
-                let (x, spec) = padded(&mut patch, spec, self.a, a_type.dims.len());
+                let (x, spec) = padded(graph, &mut patch, spec, self.a)?;
                 (patch.node(Op::Conv(spec, None), [x, b]), Along::Windows)
             }
             _ => crate::bug!("no product"),
@@ -244,11 +244,21 @@ fn shifted() -> Program {
 
 /// `x` with its padding as elements, which are its zero point, and the convolution without them; as they are where padding
 /// of zeros is right.
-fn padded(patch: &mut Patch, spec: &Conv, x: Factor, rank: usize) -> (Ref, Conv) {
+fn padded(graph: &Graph, patch: &mut Patch, spec: &Conv, x: Factor) -> Result<(Ref, Conv), Why> {
     let window = &spec.window;
-    let spatial = usize::from(window.rank);
+    let (dims, spatial) = (&graph.ty(x.x).dims, usize::from(window.rank));
+    let rank = dims.len();
     let any = (0..spatial).any(|axis| window.pad_lo[axis] + window.pad_hi[axis] > 0);
-    let Some(zero) = x.zero.filter(|_| any) else { return (x.x.into(), *spec) };
+    let Some(zero) = x.zero.filter(|_| any) else { return Ok((x.x.into(), *spec)) };
+    // An axis that padding does not make as long as the window has no results, which no convolution without padding says.
+    let fits = |axis: usize| {
+        let pads = i64::from(window.pad_lo[axis]) + i64::from(window.pad_hi[axis]);
+        let reach = i64::from(window.size[axis] - 1) * i64::from(window.dilation[axis]) + 1;
+        graph.range(&dims[rank - spatial + axis]).0 + pads >= reach
+    };
+    if !(0..spatial).all(fits) {
+        return Err(Why::ShorterThanWindow(x.x));
+    }
     let fill = sums::byte(patch, x.dtype, zero);
     let along = |pads: &[u32]| {
         let pads = pads[..spatial].iter().map(|pad| Expr::constant(i64::from(*pad)));
@@ -257,5 +267,5 @@ fn padded(patch: &mut Patch, spec: &Conv, x: Factor, rank: usize) -> (Ref, Conv)
     let op = Op::Pad { mode: PadMode::Constant, lo: along(&window.pad_lo), hi: along(&window.pad_hi) };
     let mut spec = *spec;
     (spec.window.pad_lo, spec.window.pad_hi) = Default::default();
-    (patch.node(op, [x.x.into(), fill]), spec)
+    Ok((patch.node(op, [x.x.into(), fill]), spec))
 }
