@@ -5,11 +5,9 @@
 // the updates in parallel into data already copied to y, and need every index to occur once.
 #pragma once
 
-#include "families/gather/kernel.cuh"
+#include "lapidary/wide.cuh"
 
 namespace lapidary::scatter {
-
-using gather::position;
 
 enum class Mode { SET, ADD, MUL, MAX, MIN };
 
